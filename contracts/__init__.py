@@ -1,0 +1,1 @@
+"""What travels and what it means: data contracts, apps, formats, names."""

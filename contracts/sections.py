@@ -1,0 +1,144 @@
+"""The sections of an `app.toml` beside its feature table: each a frozen model with its defaults and units."""
+
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A frozen part of the app; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Ingest(Section):
+    """How events are read."""
+
+    disorder_s: float = Field(default=60, ge=0)  #: an event further behind its own file or partition is late
+    event_time_min: AwareDatetime  #: earlier event times are dead letters
+    event_time_max: AwareDatetime  #: later ones too: they move no watermark
+    max_event_bytes: int = Field(default=1_048_576, ge=64)
+    shards: int = Field(default=4, ge=1, le=1024)
+    chunk_rows: int = Field(default=16_384, ge=1)
+    segment_rows: int = Field(default=4096, ge=1, le=4096)
+
+
+class Labels(Section):
+    """How impressions get their label."""
+
+    mode: Literal["wait"] = "wait"
+    wait_s: float = Field(default=600, gt=0)  #: an impression waits that long, in event time, for its click
+    dedupe_s: float = Field(default=3600, ge=0)  #: the same impression id within that span is a duplicate
+
+
+class Sampling(Section):
+    """Negative down-sampling, repeatable by hash of the impression id, and its calibration: one of the two, never both."""
+
+    negative_keep_rate: float = Field(default=1.0, gt=0, le=1)
+    correction: Literal["weight", "logit"] = (
+        "weight"  #: weight: kept negatives weigh 1/rate; logit: + ln(rate) in training
+    )
+
+
+class Light(Section):
+    """The net that serves."""
+
+    hidden: tuple[int, ...] = (64, 32)
+    wide: bool = True  #: a first-order term beside the MLP
+
+
+class Booster(Section):
+    """The net that teaches."""
+
+    kind: str = "dcn_v2"  #: a file in model/boosters; "none" trains the light net alone
+    hidden: tuple[int, ...] = (256, 128, 64)
+    cross_layers: int = Field(default=2, ge=0)
+    cross_rank: int = Field(default=32, ge=1)
+    pooling: Literal["mean", "attention"] = "mean"  #: of sequences
+
+
+class Model(Section):
+    """Both nets and what they share."""
+
+    embedding_dim: int = Field(default=8, ge=1)
+    sharing: Literal["shared", "separate"] = "shared"  #: of the embedding tables
+    light: Light = Light()
+    booster: Booster = Booster()
+
+
+class Rocket(Section):
+    """The co-training loss (Rocket Launching, AAAI 2018)."""
+
+    hint: str = "logit_mse"
+    hint_weight: float = Field(default=1.0, ge=0)  #: lambda
+    schedule: Literal["constant", "ramp"] = "constant"
+    ramp_rows: int = Field(default=0, ge=0)  #: rows until lambda is whole
+    gate: bool = True  #: hint on only while the booster's running logloss leads
+    gate_halflife_rows: int = Field(default=8192, ge=1)
+    gradient_block: bool = True
+    light_updates_shared: bool = True
+
+
+class Checkpoint(Section):
+    """When the trainer saves itself, whichever comes first."""
+
+    every_batches: int | None = Field(default=None, ge=1)
+    every_s: float | None = Field(default=30, gt=0)
+    every_event_min: float | None = Field(default=None, gt=0)
+    keep: int = Field(default=3, ge=2)
+
+
+class Train(Section):
+    """How both nets learn."""
+
+    batch_rows: int = Field(default=256, ge=1, le=65_536)
+    seed: int = 1
+    embedding_lr: float = Field(default=0.05, gt=0)
+    wide_lr: float = Field(default=0.02, gt=0)
+    dense_lr: float = Field(default=0.002, gt=0)
+    embedding_init: float = Field(default=0.01, gt=0)
+    accumulator_init: float = Field(default=1e-12, gt=0)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    device: str = "auto"
+    threads: int = Field(default=1, ge=1)
+    linear: bool = True  #: train the hashed logistic regression yardstick beside
+    linear_lr: float = Field(default=0.05, gt=0)
+    checkpoint: Checkpoint = Checkpoint()
+
+
+class Gate(Section):
+    """What a candidate must show on rows that neither it nor the live version has learnt."""
+
+    window_rows: int = Field(default=2048, ge=1)
+    max_logloss_increase: float = Field(default=0.02, ge=0)  #: relative to the live version
+    calibration: tuple[float, float] = (0.7, 1.4)  #: predicted / observed must lie between
+
+
+class Publish(Section):
+    """When and how light weights go to Redis."""
+
+    every_rows: int = Field(default=32_768, ge=1)
+    dtype: Literal["fp16", "fp32"] = "fp16"
+    keep: int = Field(default=5, ge=1)  #: versions kept for rollback
+    ttl_s: int = Field(default=86_400, ge=1)  #: of older ones
+    chunk_bytes: int = Field(default=4_194_304, ge=1024)
+    gate: Gate = Gate()
+
+
+class Serving(Section):
+    """How requests are answered."""
+
+    prior_ctr: float = Field(default=0.05, gt=0, lt=1)
+    max_age_s: float = Field(default=3600, gt=0)  #: an older version answers as "stale"
+    max_candidates: int = Field(default=1000, ge=1)
+    max_request_bytes: int = Field(default=1_048_576, ge=64)
+    tmax_ms: int = Field(default=50, ge=1)  #: when the request names none
+
+
+class Evaluate(Section):
+    """What the report breaks figures down by."""
+
+    segments: tuple[str, ...] = ()  #: contract columns
+    calibration_bins: int = Field(default=20, ge=2)

@@ -1,0 +1,92 @@
+"""The example log's unit: a FeatureBatch, written as one Arrow IPC file or message.
+
+Columns: `example_id` (u64), `impression_id`, `user_id`, `item_id`, `event_time_ms` (i64), `label` (u8), `weight`
+(f32), `kept_rate` (f32: the rate at which its class was sampled), then one column a feature: `id` u32, `dense` f32,
+`ids` list of u32. Metadata: `rocket.schema_id`, `rocket.first_row` (row number in the log of the first row),
+`rocket.app`.
+"""
+
+import io
+from dataclasses import dataclass
+
+import polars as pl
+import pyarrow as pa
+from pyarrow import ipc
+
+from contracts.errors import CorruptError, SchemaMismatchError
+from contracts.features import Feature
+
+_DTYPES = {"id": pl.UInt32(), "dense": pl.Float32(), "ids": pl.List(pl.UInt32())}
+#: What every example carries beside its features.
+EXAMPLE = {
+    "example_id": pl.UInt64(),
+    "impression_id": pl.String(),
+    "user_id": pl.String(),
+    "item_id": pl.String(),
+    "event_time_ms": pl.Int64(),
+    "label": pl.UInt8(),
+    "weight": pl.Float32(),
+    "kept_rate": pl.Float32(),
+}
+
+
+def example_schema(features: tuple[Feature, ...]) -> dict[str, pl.DataType]:
+    """Column name -> Polars type of an example row."""
+    return EXAMPLE | {feature.name: _DTYPES[feature.output] for feature in features}
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureBatch:
+    """Settled, ordered, featurised examples, at most 4096 a segment."""
+
+    frame: pl.DataFrame  #: `example_schema` columns
+    first_row: int  #: row number in the example log of the first row
+    schema_id: str
+
+    @property
+    def next_row(self) -> int:
+        """The row number after the last row."""
+        return self.first_row + self.frame.height
+
+
+def encode_segment(batch: FeatureBatch, app: str) -> bytes:
+    """Arrow IPC file bytes; the same batch gives the same bytes."""
+    table = batch.frame.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
+    table = table.replace_schema_metadata(
+        {
+            "rocket.schema_id": batch.schema_id,
+            "rocket.first_row": str(batch.first_row),
+            "rocket.app": app,
+        }
+    )
+    sink = io.BytesIO()
+    with ipc.new_file(sink, table.schema, options=ipc.IpcWriteOptions(compression="lz4")) as writer:
+        writer.write_table(table)
+    return sink.getvalue()
+
+
+def decode_segment(data: bytes | memoryview, schema_id: str | None = None, where: str = "segment") -> FeatureBatch:
+    """Read a segment back.
+
+    Args:
+        data: the bytes of `encode_segment`.
+        schema_id: refuse another one; None takes any.
+        where: names the segment in an error.
+
+    Raises:
+        CorruptError: not a whole segment.
+        SchemaMismatchError: written for another feature table.
+    """
+    try:
+        table = ipc.open_file(pa.py_buffer(data)).read_all()
+        meta = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
+        found, first_row = meta["rocket.schema_id"], int(meta["rocket.first_row"])
+        frame = pl.DataFrame(table)
+    except (pa.ArrowInvalid, pa.ArrowException, KeyError, ValueError, OSError) as error:
+        raise CorruptError(f"{where}: not a whole example segment ({error})") from error
+    if schema_id is not None and found != schema_id:
+        raise SchemaMismatchError(
+            f"{where}: written for schema_id {found}, but the app has {schema_id}; "
+            "ingest the events again, or use the app that wrote it"
+        )
+    return FeatureBatch(frame, first_row, found)

@@ -1,0 +1,65 @@
+"""Protocols that sources, sinks and stores satisfy; adapters live in `nodes`."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+from contracts.segments import FeatureBatch
+from contracts.weights import WeightManifest, Weights
+
+
+class Record(NamedTuple):
+    """One message of an event log."""
+
+    key: bytes | None
+    value: bytes
+    headers: tuple[tuple[str, bytes], ...] = ()
+    timestamp_ms: int = 0
+    offset: int = 0
+
+
+class EventLog(Protocol):
+    """An append-only log of messages, as a Kafka topic is one."""
+
+    def poll(self, max_wait_ms: int, max_records: int) -> Sequence[Record]:
+        """The next records, none after `max_wait_ms` without any."""
+        ...
+
+    def append(self, records: Sequence[Record]) -> None:
+        """Write whole records; returns when they are safe."""
+        ...
+
+    def commit(self) -> None:
+        """Everything polled so far is done with."""
+        ...
+
+
+class ExampleLog(Protocol):
+    """The ordered log of segments between ingest and training."""
+
+    def read(self, first_row: int) -> Iterator[FeatureBatch]:
+        """Segments from the one that holds `first_row`, in order; the first is cut to begin there."""
+        ...
+
+
+class WeightStore(Protocol):
+    """Immutable versions and a pointer to the current one (DESIGN.md, section 8)."""
+
+    def publish(self, manifest: WeightManifest, chunks: Sequence[bytes]) -> WeightManifest:
+        """Write the bytes, then the manifest, then move the pointer; the same position and digest again is a no-op."""
+        ...
+
+    def current_version(self) -> int | None:
+        """The version that the pointer names."""
+        ...
+
+    def fetch(self, version: int | None = None) -> Weights:
+        """A whole, verified version; the current one by default."""
+        ...
+
+    def versions(self) -> list[WeightManifest]:
+        """Manifests still held, oldest first."""
+        ...
+
+    def rollback(self, version: int, why: str) -> None:
+        """Point at an older version, on the record."""
+        ...

@@ -1,0 +1,1 @@
+"""How Rocket is run: the command and the local servers."""

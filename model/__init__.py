@@ -1,0 +1,1 @@
+"""The nets and how they learn. Importing this package imports nothing heavy."""
