@@ -1,0 +1,1 @@
+"""What `rocket bench` measures, one stage a module."""
