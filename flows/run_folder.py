@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from contracts.errors import ContractError
 from nodes.files import write_whole
+
+from contracts.errors import ContractError
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,5 +89,7 @@ class RunFolder:
         try:
             figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise ContractError(f"{path}: cannot be read ({error}); `rocket demo --out {self.root}` writes it") from error
+            raise ContractError(
+                f"{path}: cannot be read ({error}); `rocket demo --out {self.root}` writes it"
+            ) from error
         return figures

@@ -61,9 +61,8 @@ def overrides_from(sets: list[str] | None, environment: Mapping[str, str] | None
             dotted = name.removeprefix(_PREFIX).lower().replace("__", ".")
             section = dotted.split(".")[0]
             if section not in AppConfig.model_fields:
-                raise ContractError(
-                    f"environment variable {name}: no section '{section}'; {did_you_mean(section, AppConfig.model_fields)}"
-                )
+                mend = did_you_mean(section, AppConfig.model_fields)
+                raise ContractError(f"environment variable {name}: no section '{section}'; {mend}")
             _laid_over(merged, _nested(dotted, _value(text)))
     for given in sets or []:
         key, equals, text = given.partition("=")

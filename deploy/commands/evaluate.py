@@ -1,0 +1,39 @@
+"""`rocket evaluate`: a run's held-out predictions, judged again from its files alone."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from flows import evaluate as flow
+from flows.run_folder import RunFolder
+from flows.settings import load_app_with_settings
+
+app = typer.Typer()
+_METRICS = ("auc", "gauc", "logloss", "expected_logloss", "ne", "calibration")
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Option("--run", help="A folder written by `rocket demo`.")],
+    sets: Annotated[list[str] | None, typer.Option("--set", help="section.key=value over app.toml.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The last line of stdout is one JSON object.")] = False,
+) -> None:
+    """AUC, GAUC, logloss, NE and calibration of every model, whole and by segment."""
+    folder = RunFolder(run)
+    judged = flow.run(load_app_with_settings(folder.read_json("run.json")["app"], sets), folder)
+    table = Table("rows", "model", *_METRICS)
+    parts = [("all", judged["test"])]
+    parts += [
+        (f"{row['segment']} = {row['value']} ({row['rows']:,})", {name: row[name] for name in judged["test"]})
+        for row in judged["segments"]
+    ]
+    for where, figures in parts:
+        for model, row in figures.items():
+            table.add_row(where, model, *["-" if row.get(m) is None else f"{row[m]:.4f}" for m in _METRICS])
+    Console(stderr=as_json, width=None).print(table)
+    if as_json:
+        typer.echo(json.dumps(judged))

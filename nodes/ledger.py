@@ -1,0 +1,83 @@
+"""The ledger: what became of every event read, through to whether its example was trained."""
+
+from pathlib import Path
+
+import polars as pl
+
+from contracts.app import App
+from contracts.events import FATES, Fate
+from nodes.example_log import ExampleDirectory
+from nodes.files import write_whole_frame
+from nodes.source import read_events
+
+
+def read_fates(folder: Path) -> pl.DataFrame:
+    """All rows of a `fates` folder; an empty one gives no rows."""
+    parts = sorted(folder.glob("*.parquet"))
+    return pl.read_parquet(parts) if parts else pl.DataFrame(schema=FATES)
+
+
+def accepted_impressions(app: App, impressions: Path, fates: Path, from_ms: int) -> pl.DataFrame:
+    """The contract's columns of the impressions that became examples at or after event time `from_ms`.
+
+    They are read again from the file, because the example log keeps features, not columns.
+
+    Args:
+        app: whose contract the file keeps.
+        impressions: the NDJSON file that ingest read.
+        fates: the `fates` folder that ingest wrote.
+        from_ms: epoch milliseconds of event time.
+    """
+    wanted = read_fates(fates).filter(
+        (pl.col("stream") == "impressions")
+        & (pl.col("outcome") == "example")
+        & (pl.col("event_time_ms") >= from_ms)
+        & (pl.col("origin") == str(impressions))
+    )
+    lines = wanted.select(_line="line")
+    columns = list(app.impressions.schema_)
+    parts = [
+        read.frame.filter(pl.col("event_time_ms") >= from_ms).join(lines, on="_line", how="semi").select(columns)
+        for read in read_events(impressions, app.impressions, app, "impressions")
+    ]
+    empty = pl.DataFrame(schema=app.impressions.schema_)
+    return pl.concat([empty, *parts]).sort("event_time_ms", app.impressions.role("impression_id"))
+
+
+def write_ledger(fates: Path, examples: Path, next_row: int, cut_ms: int, out: Path) -> dict[str, int]:
+    """Write the ledger: the fates, and for each example its `use`: trained, pending or held_out.
+
+    Args:
+        fates: the `fates` folder that ingest wrote.
+        examples: the example log.
+        next_row: the trainer's position: rows before it are trained.
+        cut_ms: examples from this event time on are held out.
+        out: the Parquet file.
+
+    Returns:
+        How many rows it has, by fate and by use.
+    """
+    empty = pl.DataFrame(schema={"id": pl.String(), "event_time_ms": pl.Int64(), "row": pl.Int64()})
+    rows = [
+        batch.frame.select(id="impression_id", event_time_ms="event_time_ms").with_columns(
+            row=pl.int_range(batch.first_row, batch.next_row)
+        )
+        for batch in ExampleDirectory(examples).read(0)
+    ]
+    use = pl.concat([empty, *rows]).with_columns(
+        use=pl.when(pl.col("event_time_ms") >= cut_ms)
+        .then(pl.lit("held_out"))
+        .when(pl.col("row") < next_row)
+        .then(pl.lit("trained"))
+        .otherwise(pl.lit("pending")),
+        outcome=pl.lit("example"),
+        stream=pl.lit("impressions"),
+        fate=pl.lit(Fate.ACCEPTED.value),
+    )
+    ledger = read_fates(fates).join(
+        use.drop("row"), on=["stream", "id", "event_time_ms", "fate", "outcome"], how="left", maintain_order="left"
+    )
+    write_whole_frame(out, ledger)
+    counts = {str(fate): int(n) for fate, n in ledger.group_by("fate").len().sort("fate").iter_rows()}
+    used = ledger.filter(pl.col("use").is_not_null()).group_by("use").len().sort("use")
+    return counts | {str(name): int(n) for name, n in used.iter_rows()}

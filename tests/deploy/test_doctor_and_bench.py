@@ -1,0 +1,31 @@
+"""Commands that tell about the machine."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from contracts.errors import RocketError
+from deploy.commands import bench, doctor
+
+
+def test_doctor_finds_this_machine_complete() -> None:
+    done = CliRunner().invoke(doctor.app, ["--json"])
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert done.exit_code == 0, done.stdout
+    assert found["app adsim"]["ok"]
+    assert found["torch"]["ok"]
+
+
+def test_doctor_reports_a_broken_app_and_exits_1(tmp_path) -> None:
+    (tmp_path / "app.toml").write_text("name = 3\n")
+    done = CliRunner().invoke(doctor.app, ["--app", str(tmp_path), "--json"])
+    assert done.exit_code == 1
+    assert not json.loads(done.stdout.splitlines()[-1])[f"app {tmp_path}"]["ok"]
+
+
+def test_bench_lists_its_stages_and_suggests_one() -> None:
+    assert "join" in CliRunner().invoke(bench.app, []).stdout
+    done = CliRunner().invoke(bench.app, ["jion"])
+    assert isinstance(done.exception, RocketError)
+    assert "did you mean 'join'" in str(done.exception)
