@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,12 +9,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
+from contracts.app_checks import check_contracts, check_features, check_segments
+from contracts.app_errors import explain, read_toml
 from contracts.buckets import SEED
 from contracts.errors import ContractError, did_you_mean
 from contracts.features import Feature, Layout, layout_of
-from contracts.odcs import DataContract, Role, load_contract
+from contracts.odcs import DataContract, load_contract
 from contracts.sections import (
     Evaluate,
     Ingest,
@@ -33,12 +34,12 @@ from contracts.sections import (
 class AppConfig(Section):
     """The whole of `app.toml`."""
 
-    name: str
+    name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")  #: stands in Redis keys and file names
     description: str = ""
     ingest: Ingest
     labels: Labels = Labels()
     sampling: Sampling = Sampling()
-    features: tuple[Feature, ...]
+    features: tuple[Feature, ...] = Field(min_length=1)
     model: Model = Model()
     rocket: Rocket = Rocket()
     train: Train = Train()
@@ -106,16 +107,12 @@ def load_app(name_or_dir: str | Path, overrides: Mapping[str, Any] | None = None
     """
     folder = _folder(name_or_dir)
     path = folder / "app.toml"
+    raw = _merged(read_toml(path), overrides or {})
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise ContractError(f"{path}: not TOML: {error}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ContractError(f"{path}: cannot be read ({error})") from error
-    try:
-        config = AppConfig.model_validate(_merged(raw, overrides or {}))
+        # As JSON, so that strict mode takes a list for a tuple, but neither "2" nor true for an integer.
+        config = AppConfig.model_validate_json(json.dumps(raw, default=str), strict=True)
     except ValidationError as error:
-        raise ContractError(_explain(path, error)) from error
+        raise ContractError(explain(path, raw, AppConfig, error)) from error
     app = App(
         folder=folder,
         config=config,
@@ -123,7 +120,9 @@ def load_app(name_or_dir: str | Path, overrides: Mapping[str, Any] | None = None
         clicks=load_contract(folder / "clicks.odcs.yaml"),
         requests=load_contract(folder / "requests.odcs.yaml"),
     )
-    _check(app, path)
+    check_contracts(app.impressions, app.clicks, app.requests)
+    check_features(path, app.features, app.impressions, app.requests)
+    check_segments(path, config.evaluate.segments, app.impressions)
     return app
 
 
@@ -147,98 +146,3 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         else:
             merged[key] = value
     return merged
-
-
-def _explain(path: Path, error: ValidationError) -> str:
-    """The first complaint of pydantic as one sentence with the line and a suggestion."""
-    first = error.errors()[0]
-    where = [str(step) for step in first["loc"]]
-    key = ".".join(where)
-    line = _line_of(path, where)
-    at = f"{path}, line {line}, key {key}" if line else f"{path}, key {key}"
-    if first["type"] == "extra_forbidden":
-        return f"{at}: unknown key; {did_you_mean(where[-1], _keys_at(where[:-1]))}"
-    if first["type"] == "missing":
-        return f"{at}: is missing; add it"
-    return f"{at}: {first['msg'].removeprefix('Value error, ')} (it says {first['input']!r})"[:600]
-
-
-def _keys_at(where: list[str]) -> list[str]:
-    """The keys that the settings know at a dotted place."""
-    model: Any = AppConfig
-    for step in where:
-        if step.isdigit():
-            continue
-        annotation = model.model_fields[step].annotation if step in model.model_fields else None
-        model = Feature if step == "features" else annotation
-        if model is None:
-            return []
-    return [field.alias or name for name, field in model.model_fields.items()]
-
-
-def _line_of(path: Path, where: list[str]) -> int | None:
-    """The line of a key in a TOML file: the last line that sets it inside its own table."""
-    table = [step for step in where[:-1] if not step.isdigit()]
-    position = next((int(step) for step in where if step.isdigit()), None)
-    current: list[str] = []
-    seen = -1
-    header = None
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        text = line.strip()
-        if text.startswith("["):
-            current = text.strip("[] \t").split("#")[0].strip().strip("]").split(".")
-            if text.startswith("[["):
-                seen += 1
-            if current == table and (position is None or seen == position):
-                header = number
-        elif current == table and (position is None or seen == position):
-            if text.split("=")[0].strip().strip('"') == where[-1]:
-                return number
-    return header
-
-
-def _check(app: App, path: Path) -> None:
-    """What only the whole app shows: every feature's column exists, on its side, and sequences refer to ids.
-
-    Raises:
-        ContractError: naming the feature, the column and a suggestion.
-    """
-    columns = {column.name: column for column in app.impressions.columns}
-    names = [feature.name for feature in app.features]
-    ids = {feature.name: feature for feature in app.features if feature.output == "id"}
-    for index, feature in enumerate(app.features):
-        at = f"{path}, line {_line_of(path, ['features', str(index), 'name'])}, feature '{feature.name}'"
-        if names.count(feature.name) > 1:
-            raise ContractError(f"{at}: the name stands twice; rename one")
-        if feature.name in columns and feature.inputs != (feature.name,):
-            raise ContractError(f"{at}: a contract column that it does not read has that name; rename the feature")
-        for name in feature.inputs:
-            if name not in columns:
-                raise ContractError(
-                    f"{at}: {app.impressions.path} has no column '{name}'; {did_you_mean(name, columns)}"
-                )
-        if feature.output == "ids" and feature.of not in ids:
-            raise ContractError(f"{at}: of = '{feature.of}' is no id feature; {did_you_mean(str(feature.of), ids)}")
-        if feature.output == "ids" and feature.only != "booster":
-            raise ContractError(f'{at}: a sequence is pooled by the booster only; add only = "booster"')
-    if not app.layout.light_ids and not app.layout.light_dense:
-        raise ContractError(f"{path}: every feature is only for the booster; the light net needs at least one")
-    requested = {column.name: column for column in app.requests.columns}
-    for feature in (f for f in app.features if f.only is None):
-        for name in feature.inputs:
-            if name not in requested:
-                raise ContractError(
-                    f"{path}, feature '{feature.name}': {app.requests.path} does not carry the column '{name}', "
-                    'so no request could be scored; add it there or make the feature only = "booster"'
-                )
-            if requested[name].physical != columns[name].physical:
-                raise ContractError(
-                    f"{app.requests.path}: column '{name}' is {requested[name].physical}, but "
-                    f"{columns[name].physical} in {app.impressions.path}; give both the same type"
-                )
-    impression_roles: tuple[Role, ...] = ("impression_id", "user_id", "item_id", "event_time")
-    click_roles: tuple[Role, ...] = ("impression_id", "click_id", "event_time")
-    for role in impression_roles:
-        app.impressions.role(role)
-    for role in click_roles:
-        app.clicks.role(role)

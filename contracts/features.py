@@ -5,7 +5,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from contracts.odcs import Side
+from contracts.columns import Side
+from contracts.errors import did_you_mean
 
 Output = Literal["id", "dense", "ids"]
 _OUTPUT: dict[str, Output] = {
@@ -24,7 +25,7 @@ class Feature(BaseModel):
     list of at most `length` buckets of the `id` feature named in `of`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     kind: str
@@ -54,7 +55,8 @@ class Feature(BaseModel):
         kind = self.kind
         if kind not in _OUTPUT and self.output_ is None:
             raise ValueError(
-                f'feature \'{self.name}\': the kind \'{kind}\' is not built in, so it needs output = "id", "dense" or "ids"'
+                f"feature '{self.name}': the kind '{kind}' is not built in ({did_you_mean(kind, _OUTPUT)}); "
+                'a kind of your own needs output = "id", "dense" or "ids"'
             )
         if kind in {"id", "dense", "sequence"} and self.column is None:
             raise ValueError(f"feature '{self.name}': kind '{kind}' needs column")

@@ -2,15 +2,15 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
+Width = Annotated[int, Field(ge=1, le=65_536)]  # of a hidden layer
 
 
 class Section(BaseModel):
     """A frozen part of the app; unknown keys are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Ingest(Section):
@@ -24,6 +24,12 @@ class Ingest(Section):
     chunk_rows: int = Field(default=16_384, ge=1)
     segment_rows: int = Field(default=4096, ge=1, le=4096)
 
+    @model_validator(mode="after")
+    def _ascending(self) -> "Ingest":
+        if self.event_time_min >= self.event_time_max:
+            raise ValueError("event_time_min must lie before event_time_max; swap them")
+        return self
+
 
 class Labels(Section):
     """How impressions get their label."""
@@ -34,18 +40,17 @@ class Labels(Section):
 
 
 class Sampling(Section):
-    """Negative down-sampling, repeatable by hash of the impression id, and its calibration: one of the two, never both."""
+    """Negative down-sampling, repeatable by hash of the impression id, and its calibration."""
 
     negative_keep_rate: float = Field(default=1.0, gt=0, le=1)
-    correction: Literal["weight", "logit"] = (
-        "weight"  #: weight: kept negatives weigh 1/rate; logit: + ln(rate) in training
-    )
+    #: exactly one of the two. weight: kept negatives weigh 1 / rate; logit: + ln(rate) in training
+    correction: Literal["weight", "logit"] = "weight"
 
 
 class Light(Section):
     """The net that serves."""
 
-    hidden: tuple[int, ...] = (64, 32)
+    hidden: tuple[Width, ...] = (64, 32)
     wide: bool = True  #: a first-order term beside the MLP
 
 
@@ -53,7 +58,7 @@ class Booster(Section):
     """The net that teaches."""
 
     kind: str = "dcn_v2"  #: a file in model/boosters; "none" trains the light net alone
-    hidden: tuple[int, ...] = (256, 128, 64)
+    hidden: tuple[Width, ...] = (256, 128, 64)
     cross_layers: int = Field(default=2, ge=0)
     cross_rank: int = Field(default=32, ge=1)
     pooling: Literal["mean", "attention"] = "mean"  #: of sequences
@@ -104,7 +109,7 @@ class Train(Section):
     device: str = "auto"
     threads: int = Field(default=1, ge=1)
     linear: bool = True  #: train the hashed logistic regression yardstick beside
-    linear_lr: float = Field(default=0.05, gt=0)
+    linear_lr: float = Field(default=0.15, gt=0)  #: alpha of its FTRL
     checkpoint: Checkpoint = Checkpoint()
 
 
@@ -114,6 +119,12 @@ class Gate(Section):
     window_rows: int = Field(default=2048, ge=1)
     max_logloss_increase: float = Field(default=0.02, ge=0)  #: relative to the live version
     calibration: tuple[float, float] = (0.7, 1.4)  #: predicted / observed must lie between
+
+    @model_validator(mode="after")
+    def _ascending(self) -> "Gate":
+        if not 0 <= self.calibration[0] < self.calibration[1]:
+            raise ValueError("calibration is [low, high] with 0 <= low < high, such as [0.7, 1.4]")
+        return self
 
 
 class Publish(Section):

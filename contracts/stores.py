@@ -60,6 +60,14 @@ class WeightStore(Protocol):
         """Manifests still held, oldest first."""
         ...
 
+    def take_epoch(self) -> int:
+        """A fence epoch larger than any before: whoever took an earlier one can no longer publish."""
+        ...
+
+    def epoch(self) -> int:
+        """The newest fence epoch taken; 0 at first."""
+        ...
+
     def rollback(self, version: int, why: str) -> None:
         """Point at an older version, on the record."""
         ...

@@ -4,7 +4,7 @@ simulate or import ─▶ ingest ─▶ co-train ─▶ gate ─▶ publish ─�
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,7 +78,7 @@ def run(
                 on_progress=lambda _, done: progress.advance(done),
             )
             figures["rows"] = rows["impressions_read"] + rows["clicks_read"]
-        cut_ms = _cut(run_folder)
+        cut_ms, prior = _cut(app, run_folder)
         with open_weights(run_folder.weights, app.name) as store:
             with stages.stage("train", rows["examples"]) as figures:
                 learnt = train.run(
@@ -95,7 +95,7 @@ def run(
                 answered, scored = _score(app, run_folder, events, store, cut_ms)
                 figures["rows"] = answered["candidates"]
             with stages.stage("evaluate") as figures:
-                summary = _judge(app, run_folder, events, rows, learnt, answered, scored, cut_ms)
+                summary = _judge(app, run_folder, events, rows, learnt, answered, scored, cut_ms, prior)
                 summary["serve"]["max_abs_logit_diff"] = evaluate.logit_difference(
                     app, run_folder.examples, cut_ms, store.fetch(answered["model_version"]), scored
                 )
@@ -145,23 +145,21 @@ def _events(app: App, run: RunFolder, progress: Progress, impressions: int, data
     return 0
 
 
-def _cut(run: RunFolder) -> int:
-    """Event time from which examples are held out: the last fifth of the span."""
-    first: int | None = None
-    last = 0
-    for batch in ExampleDirectory(run.examples).read(0):
-        times = batch.frame["event_time_ms"]
-        first = int(times[0]) if first is None else first
-        last = int(times[-1])
-    if first is None:
-        raise ContractError(
-            f"{run.examples}: ingest settled no example, so there is nothing to train on; see {run.ledger}"
-        )
-    return first + round((last - first) * (1 - HELD_OUT))
+def _cut(app: App, run: RunFolder) -> tuple[int, float]:
+    """Event time from which examples are held out, the last fifth of the span; and the CTR before it."""
+    log = ExampleDirectory(run.examples)
+    labels = [batch.frame.select("event_time_ms", "label") for batch in log.read(0, app.schema_id)]
+    if not labels:
+        raise ContractError(f"{run.examples}: ingest settled no example, so there is nothing to train on")
+    frame = pl.concat(labels)
+    first, last = frame["event_time_ms"][0], frame["event_time_ms"][-1]
+    cut_ms = first + round((last - first) * (1 - HELD_OUT))
+    ctr = frame.filter(pl.col("event_time_ms") < cut_ms).select(pl.col("label").mean()).item()
+    return cut_ms, float(ctr or app.config.serving.prior_ctr)
 
 
-def _note(shown: dict[str, Any]) -> str:
-    return "  ".join(f"{name} {value:.4f}" for name, value in shown.items() if isinstance(value, float))
+def _note(shown: Mapping[str, Any]) -> str:
+    return "  ".join(f"{model} {row['logloss']:.4f}" for model, row in shown.items() if row.get("logloss"))
 
 
 def _score(app: App, run: RunFolder, events: Path, store: Any, cut_ms: int) -> tuple[dict[str, Any], pl.DataFrame]:
@@ -186,9 +184,9 @@ def _judge(
     answered: dict[str, Any],
     scored: pl.DataFrame,
     cut_ms: int,
+    prior: float,
 ) -> dict[str, Any]:
     """Join every prediction to its label, write predictions, ledger and evaluation, and return the summary."""
-    prior = float(learnt["label_rate"])
     judged = evaluate.predict(app, run.examples, run.checkpoints, cut_ms, prior)
     extra = [name for name in app.config.evaluate.segments if name in scored.columns]
     predictions = judged.join(
@@ -203,7 +201,7 @@ def _judge(
     predictions.write_parquet(run.predictions)
     evaluation = evaluate.run(app, run)
     run.write_json("evaluation.json", evaluation)
-    used = write_ledger(run.ingest / "fates", run.examples, learnt["next_row"], cut_ms, run.ledger)
+    used = write_ledger(run.ingest / "fates", run.examples, learnt["position"], cut_ms, run.ledger)
     wanted = (
         "impressions_read", "clicks_read", "accepted", "duplicate", "late", "orphan", "dead_lettered", "examples",
         "sampled_out", "waiting",

@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 from model.checkpoint import load_newest
-from model.export import light_from_arrays
-from model.linear import HashedLinear
 from model.metrics import summarise
+from model.published import PublishedLight
 from model.tensors import to_batch
-from model.trainer import Trainer
+from nodes.cotrain import CoTrainer
 from nodes.example_log import ExampleDirectory
 
 from contracts.app import App
@@ -36,10 +35,7 @@ def held_out(examples: Path, from_ms: int, schema_id: str) -> Iterator[FeatureBa
     Raises:
         SchemaMismatchError: the log is another app's.
     """
-    log = ExampleDirectory(examples)
-    for batch in log.read(0):
-        if batch.schema_id != schema_id:
-            log.refuse(batch.schema_id, schema_id)
+    for batch in ExampleDirectory(examples).read(0, schema_id):
         frame = batch.frame.filter(pl.col("event_time_ms") >= from_ms)
         if frame.height:
             yield FeatureBatch(frame, batch.next_row - frame.height, batch.schema_id)
@@ -54,19 +50,16 @@ def predict(app: App, examples: Path, checkpoints: Path, from_ms: int, prior: fl
         ContractError: nothing is held out.
         CorruptError: no checkpoint can be read.
     """
-    saved = load_newest(checkpoints, app.schema_id)
-    trainer = Trainer(app)
-    trainer.restore_from(saved)
-    linear = HashedLinear(app) if app.config.train.linear else None
-    if linear is not None:
-        linear.restore_from(saved)
+    both = CoTrainer(app)
+    both.restore(load_newest(checkpoints, app.schema_id))
     parts: list[pl.DataFrame] = []
     for batch in held_out(examples, from_ms, app.schema_id):
-        both = trainer.predict(batch.frame)
+        booster = both.trainer.predict(batch.frame).booster
+        linear = None if both.linear is None else both.linear.predict(batch.frame)
         parts.append(
             batch.frame.select("impression_id", "user_id", "item_id", "event_time_ms", "label").with_columns(
-                p_booster=None if both.booster is None else pl.Series(both.booster, dtype=pl.Float64),
-                p_linear=None if linear is None else pl.Series(linear.predict(batch.frame), dtype=pl.Float64),
+                p_booster=_column(booster),
+                p_linear=_column(linear),
                 p_prior=pl.lit(prior, pl.Float64),
             )
         )
@@ -75,6 +68,11 @@ def predict(app: App, examples: Path, checkpoints: Path, from_ms: int, prior: fl
             f"{examples}: holds no example from event time {from_ms} ms on, so there is nothing to judge"
         )
     return pl.concat(parts)
+
+
+def _column(p: np.ndarray | None) -> pl.Series | pl.Expr:
+    """Probabilities as a column; nulls where there is no such net."""
+    return pl.lit(None, pl.Float64) if p is None else pl.Series(p, dtype=pl.Float64)
 
 
 def logit_difference(app: App, examples: Path, from_ms: int, weights: Weights, scored: pl.DataFrame) -> float:
@@ -87,11 +85,11 @@ def logit_difference(app: App, examples: Path, from_ms: int, weights: Weights, s
         weights: the published version, dequantised.
         scored: impression_id and logit, as the scorer gave them from requests.
     """
-    light = light_from_arrays(weights.arrays, app)
+    light = PublishedLight(weights.arrays, app)
     worst = 0.0
     logits = scored.select("impression_id", scorer="logit")
     for batch in held_out(examples, from_ms, app.schema_id):
-        torch_logit = light(to_batch(batch.frame, app))
+        torch_logit = light.logits(to_batch(batch.frame, app))
         both = (
             batch.frame.select("impression_id")
             .with_columns(torch=pl.Series(torch_logit))

@@ -160,16 +160,16 @@ def _segment_row(row: Mapping[str, Any]) -> list[str]:
 
 
 def _version(decision: Mapping[str, Any]) -> dict[str, Any]:
-    gate = decision.get("gate") or {}
+    figures = decision["figures"]
     return {
-        "published": decision["published"],
-        "version": decision.get("version") or "-",
-        "until": _when(decision["trained_until_ms"]),
+        "published": decision["outcome"] == "published",
+        "version": decision["version"] or "-",
         "position": f"{decision['position']:,}",
-        "logloss": _number(gate.get("logloss")),
-        "live_logloss": _number(gate.get("live_logloss")),
-        "calibration": _number(gate.get("calibration")),
-        "reason": decision.get("reason") or "passed the gate",
+        "step": f"{decision['step']:,}",
+        "logloss": _number(figures.get("logloss")),
+        "live_logloss": _number(figures.get("live_logloss")),
+        "calibration": _number(figures.get("calibration")),
+        "reason": decision["reason"],
     }
 
 

@@ -51,8 +51,8 @@ def run(tmp_path: Path) -> RunFolder:
         for hour in range(12)
     ]
     gate = {"logloss": 0.21, "live_logloss": None, "calibration": 1.02}
-    good = {"published": True, "version": 1, "trained_until_ms": 1_700_000_000_000, "position": 512, "gate": gate}
-    held = {**good, "published": False, "version": None, "reason": "calibration 3.1 is outside 0.7 to 1.4"}
+    good = {"outcome": "published", "version": 1, "step": 4, "position": 512, "figures": gate, "reason": "passed"}
+    held = {**good, "outcome": "held", "version": None, "reason": "calibration 3.1 is outside 0.7 to 1.4"}
     folder.write_json("train.json", {"decisions": [good, held], "curve": curve, "steps": 7})
     fates = {"read": 1000, "accepted": 905, "duplicate": 40, "late": 20, "orphan": 5, "dead_lettered": 30}
     folder.write_json(

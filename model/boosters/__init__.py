@@ -1,0 +1,79 @@
+"""The nets that teach, by name; each sees the same `BoosterInput` and gives one logit a row.
+
+A net of your own is a `torch.nn.Module` named "module:Class" in `model.booster.kind`, made as `Class(sizes, settings)`.
+"""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from contracts.errors import ContractError, did_you_mean
+from contracts.sections import Booster
+
+#: Name -> where the class is. A new booster is one file here and one row.
+BOOSTERS = {"dcn_v2": "model.boosters.dcn_v2:DCNv2", "mlp": "model.boosters.mlp:MLP"}
+
+
+class BoosterInput(NamedTuple):
+    """What a booster sees. B rows, F id features, Q sequences, N dense features, L positions, D width."""
+
+    fields_BFD: Tensor  #: embeddings of all id features, the light net's first
+    pooled_BQD: Tensor  #: each sequence pooled to one embedding
+    dense_BN: Tensor  #: all dense features, standardised
+    sequences: tuple[
+        tuple[Tensor, Tensor], ...
+    ]  #: each sequence as ([B, L, D], mask [B, L]), for attention of your own
+
+    def flat(self) -> Tensor:
+        """All of it side by side but the unpooled sequences: [B, (F + Q) * D + N]."""
+        return torch.cat((self.fields_BFD.flatten(1), self.pooled_BQD.flatten(1), self.dense_BN), dim=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """The shapes of a `BoosterInput`, known when the net is made."""
+
+    ids: int  #: F
+    sequences: int  #: Q
+    dense: int  #: N
+    width: int  #: D
+
+    @property
+    def flat(self) -> int:
+        """I: columns of `BoosterInput.flat`."""
+        return (self.ids + self.sequences) * self.width + self.dense
+
+
+def make_booster(settings: Booster, sizes: Sizes) -> nn.Module:
+    """Make the net that `model.booster.kind` names.
+
+    Raises:
+        ContractError: no such name, module or class, or the class cannot be made from (sizes, settings).
+    """
+    kind = settings.kind
+    if ":" not in kind and kind not in BOOSTERS:
+        raise ContractError(
+            f"[model.booster] kind = '{kind}': no such booster; {did_you_mean(kind, [*BOOSTERS, 'none'])}; "
+            'a net of your own is named "module:Class"'
+        )
+    module_name, _, class_name = BOOSTERS.get(kind, kind).partition(":")
+    try:
+        make: Callable[[Sizes, Booster], nn.Module] = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        raise ContractError(
+            f"[model.booster] kind = '{kind}': cannot be loaded ({error}); it must be importable where rocket runs"
+        ) from error
+    try:
+        net = make(sizes, settings)
+    except TypeError as error:
+        raise ContractError(
+            f"[model.booster] kind = '{kind}': {class_name}(sizes, settings) fails ({error}); "
+            "see model/boosters/mlp.py for the form"
+        ) from error
+    if not isinstance(net, nn.Module):
+        raise ContractError(f"[model.booster] kind = '{kind}': {class_name} is no torch.nn.Module")
+    return net

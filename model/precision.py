@@ -1,0 +1,49 @@
+"""Which device, and whether the booster's layers run in bf16."""
+
+import torch
+from torch import nn
+
+from contracts.errors import ContractError
+from contracts.sections import Train
+
+#: On a CPU, bf16 pays once a minibatch costs the booster that many multiplications; below, casting eats the gain.
+_CPU_MULTIPLICATIONS = 30_000_000
+
+
+def pick_device(name: str) -> torch.device:
+    """The device that `train.device` names; "auto" takes a GPU where there is one.
+
+    Raises:
+        ContractError: torch does not know it or it is not here.
+
+    >>> pick_device("cpu")
+    device(type='cpu')
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).split("\n")[0]
+        raise ContractError(f'[train] device = \'{name}\': not usable here ({reason}); set "auto" or "cpu"') from error
+    return device
+
+
+def native_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bf16 in hardware."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())  # noqa: SLF001
+
+
+def use_bf16(train: Train, booster: nn.Module | None, device: torch.device) -> bool:
+    """Whether the booster's layers run in bf16: asked for, or "auto", in hardware and large enough to pay."""
+    if booster is None or train.precision == "fp32":
+        return False
+    if train.precision == "bf16":
+        return True
+    if not native_bf16(device):
+        return False
+    weights = sum(parameter.numel() for parameter in booster.parameters() if parameter.dim() > 1)
+    return device.type == "cuda" or weights * train.batch_rows >= _CPU_MULTIPLICATIONS

@@ -1,0 +1,253 @@
+"""Co-training, one minibatch at a time: predict first, then learn. All that steers it is in its state (law 3)."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import torch
+from torch import Tensor, nn
+
+from contracts.app import App
+from contracts.errors import ContractError, CorruptError
+from model.hints import hint_named
+from model.losses import Terms, rocket_loss
+from model.optimizers import FlatAdam
+from model.precision import pick_device, use_bf16
+from model.rocket import Judged, RocketNets
+from model.tensors import Batch, to_batch
+
+Floats = npt.NDArray[np.float64]
+_PREDICT_ROWS = 16_384  # bounds the memory of `predict`, whatever it is asked
+
+
+class Predictions(NamedTuple):
+    """What the nets said of some rows, and after learning what it cost."""
+
+    light: Floats  #: probabilities [rows]
+    booster: Floats | None  #: probabilities [rows]; None when the light net trains alone
+    light_logit: Floats
+    booster_logit: Floats | None
+    #: after `learn`: loss_light, loss_booster, hint (before lambda), hint_weight (lambda now), grad_norm_light,
+    #: grad_norm_booster (of the towers); losses in nats a row
+    terms: dict[str, float]
+
+
+class Trainer:
+    """The light net and the booster, learning together.
+
+    Sets torch's thread count for the process (`train.threads`) and flushes denormal numbers to 0: moments that decay
+    towards 0 would otherwise slow each step many times over.
+
+    Args:
+        app: layout and settings.
+        seed: in place of `train.seed`.
+
+    Raises:
+        ContractError: an unknown booster, hint or device.
+    """
+
+    def __init__(self, app: App, *, seed: int | None = None) -> None:
+        config = app.config
+        self.app = app
+        self.seed = config.train.seed if seed is None else seed
+        self.step = 0
+        self.rows_learnt = 0
+        torch.set_num_threads(config.train.threads)
+        torch.set_flush_denormal(True)
+        self.device = pick_device(config.train.device)
+        self._hint = hint_named(config.rocket.hint)
+        self.nets = RocketNets(app, seed=self.seed, device=self.device)
+        self._adam = FlatAdam(self.nets.nets.values(), lr=config.train.dense_lr)
+        self.bf16 = use_bf16(config.train, self.nets.booster, self.device)
+        self._draws = any(
+            isinstance(module, nn.modules.dropout._DropoutNd)  # noqa: SLF001  # the common base of all dropouts
+            for net in self.nets.nets.values()
+            for module in net.modules()
+        ) or (":" in config.model.booster.kind)
+        self._running_light = 0.0
+        self._running_booster = 0.0
+
+    @property
+    def gate_open(self) -> bool:
+        """Whether the booster's running logloss is below the light's; both decay with `rocket.gate_halflife_rows`."""
+        return self.rows_learnt > 0 and self._running_booster < self._running_light
+
+    @property
+    def hint_weight(self) -> float:
+        """Lambda for the next minibatch: 0 while the gate is shut, growing with the rows learnt under a ramp."""
+        rocket = self.app.config.rocket
+        if self.nets.booster is None or (rocket.gate and not self.gate_open):
+            return 0.0
+        if rocket.schedule == "ramp" and rocket.ramp_rows:
+            return rocket.hint_weight * min(1.0, self.rows_learnt / rocket.ramp_rows)
+        return rocket.hint_weight
+
+    def learn(self, rows: pl.DataFrame | Batch) -> Predictions:
+        """Predict some rows, then learn them as one minibatch.
+
+        Args:
+            rows: one minibatch, cut by the caller (`train.batch_rows`); a `Batch` (`to_batch` a segment, then `slice`)
+                is cheaper than a frame.
+
+        Returns:
+            Predictions made before learning (progressive validation), and the loss terms.
+        """
+        batch = (rows if isinstance(rows, Batch) else to_batch(rows, self.app)).to(self.device)
+        if not batch.rows:
+            raise ContractError("a minibatch has no rows; cut minibatches of train.batch_rows rows")
+        self._adam.clear()
+        weight = self.hint_weight
+        with self._randomness():
+            judged = self.nets.learn(batch, self._autocast())
+        terms = rocket_loss(
+            judged.light_B,
+            judged.booster_B,
+            batch.label_B,
+            batch.weight_B,
+            batch.logit_shift_B,
+            hint=self._hint,
+            hint_weight=weight,
+            gradient_block=self.app.config.rocket.gradient_block,
+        )
+        terms.total.backward()  # type: ignore[no-untyped-call]
+        figures = self._figures(terms, weight)
+        if not math.isfinite(figures["loss_light"] + figures.get("loss_booster", 0.0)):
+            raise ContractError(
+                f"step {self.step}: the loss is not finite; the numbers in the dense features are too large for the "
+                'net (use transform = "log1p" or "standardise"), or a learning rate is too high'
+            )
+        for table, touched in judged.touched:
+            table.update(touched)
+        self._adam.step()
+        self.nets.observe(batch)
+        self._move_running(figures, batch.rows)
+        self.step += 1
+        self.rows_learnt += batch.rows
+        return _predictions(judged, figures)
+
+    def predict(self, rows: pl.DataFrame | Batch) -> Predictions:
+        """Probabilities of some rows, any number of them, without learning; float32, no dropout."""
+        whole = rows if isinstance(rows, Batch) else to_batch(rows, self.app)
+        for net in self.nets.nets.values():
+            net.eval()
+        parts = [
+            _predictions(self.nets.predict(whole.slice(start, start + _PREDICT_ROWS).to(self.device)), {})
+            for start in range(0, max(whole.rows, 1), _PREDICT_ROWS)
+        ]
+        for net in self.nets.nets.values():
+            net.train()
+        light, light_logit = (np.concatenate([part[i] for part in parts]) for i in (0, 2))
+        taught = [(part.booster, part.booster_logit) for part in parts]
+        booster, booster_logit = (_joined([pair[i] for pair in taught]) for i in (0, 1))
+        return Predictions(light, booster, light_logit, booster_logit, {})
+
+    def state(self) -> dict[str, Tensor]:
+        """Copies of all tensors that steer training, on the CPU.
+
+        `model.` names are the nets' (light, booster, tables), `optimizer.` names the accumulators and moments.
+        """
+        state: dict[str, Tensor] = {}
+        for name, table in self.nets.tables.items():
+            state |= {f"model.table.{name}.{part}": tensor for part, tensor in table.weights().items()}
+            state |= {f"optimizer.table.{name}.{part}": tensor for part, tensor in table.accumulators().items()}
+        for name, net in self.nets.nets.items():
+            state |= {f"model.{name}.{key}": tensor.clone() for key, tensor in net.state_dict().items()}
+        state |= {f"optimizer.dense.{key}": tensor for key, tensor in self._adam.state().items()}
+        return {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
+
+    def meta(self) -> dict[str, Any]:
+        """What else steers training, ready for JSON (numbers survive it exactly)."""
+        return {
+            "format": 1,
+            "schema_id": self.app.schema_id,
+            "seed": self.seed,
+            "step": self.step,
+            "rows_learnt": self.rows_learnt,
+            "running_logloss": {"light": self._running_light, "booster": self._running_booster},
+        }
+
+    def restore(self, state: dict[str, Tensor], meta: dict[str, Any]) -> None:
+        """Go on exactly where another trainer of the same app stood when it gave `state` and `meta`.
+
+        Raises:
+            ContractError: the state is of nets of other shapes.
+            CorruptError: `meta` lacks what it must hold.
+        """
+        shapes = {key: tuple(tensor.shape) for key, tensor in self.state().items()}
+        found = {key: tuple(tensor.shape) for key, tensor in state.items()}
+        if found != shapes:
+            odd = sorted(key for key in shapes.keys() | found.keys() if shapes.get(key) != found.get(key))[0]
+            raise ContractError(
+                f"the checkpoint does not fit the nets of app '{self.app.name}': '{odd}' has shape {found.get(odd)} in "
+                f"it and {shapes.get(odd)} here; restore [model] as it was, or train into a new folder"
+            )
+        try:
+            seed, step, rows = int(meta["seed"]), int(meta["step"]), int(meta["rows_learnt"])
+            light, booster = (float(meta["running_logloss"][name]) for name in ("light", "booster"))
+        except (KeyError, TypeError, ValueError) as error:
+            raise CorruptError(f"the checkpoint's metadata lacks what steers training ({error!r})") from error
+        for name, table in self.nets.tables.items():
+            names = [part.name for part in table.parts]
+            table.load(
+                {part: state[f"model.table.{name}.{part}"] for part in names},
+                {part: state[f"optimizer.table.{name}.{part}"] for part in names},
+            )
+        for name, net in self.nets.nets.items():
+            start = f"model.{name}."
+            net.load_state_dict({key.removeprefix(start): t for key, t in state.items() if key.startswith(start)})
+        start = "optimizer.dense."
+        self._adam.load({key.removeprefix(start): t for key, t in state.items() if key.startswith(start)})
+        self.seed, self.step, self.rows_learnt = seed, step, rows
+        self._running_light, self._running_booster = light, booster
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
+
+    @contextmanager
+    def _randomness(self) -> Iterator[None]:
+        """Dropout draws from (seed, step) alone: there is no generator to save, and other draws stay undisturbed."""
+        if not self._draws:
+            yield
+            return
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed((self.seed * 0x9E3779B97F4A7C15 + self.step) % 2**63)
+            yield
+
+    def _figures(self, terms: Terms, weight: float) -> dict[str, float]:
+        norms = dict(zip(self.nets.nets, self._adam.gradient_norms(), strict=True))
+        figures = {"loss_light": float(terms.light), "grad_norm_light": norms["light"]}
+        if terms.booster is not None and terms.hint is not None:
+            figures |= {
+                "loss_booster": float(terms.booster),
+                "hint": float(terms.hint),
+                "hint_weight": weight,
+                "grad_norm_booster": norms["booster"],
+            }
+        return figures
+
+    def _move_running(self, figures: dict[str, float], rows: int) -> None:
+        """Decay the running loglosses by event rows; both start equal, so the gate starts shut."""
+        keep = 0.5 ** (rows / self.app.config.rocket.gate_halflife_rows)
+        self._running_light = keep * self._running_light + (1 - keep) * figures["loss_light"]
+        self._running_booster = keep * self._running_booster + (1 - keep) * figures.get("loss_booster", 0.0)
+
+
+def _predictions(judged: Judged, figures: dict[str, float]) -> Predictions:
+    light = judged.light_B.detach().double().cpu()
+    booster = None if judged.booster_B is None else judged.booster_B.detach().double().cpu()
+    return Predictions(
+        light.sigmoid().numpy(),
+        None if booster is None else booster.sigmoid().numpy(),
+        light.numpy(),
+        None if booster is None else booster.numpy(),
+        figures,
+    )
+
+
+def _joined(parts: Sequence[Floats | None]) -> Floats | None:
+    known = [part for part in parts if part is not None]
+    return np.concatenate(known) if known else None

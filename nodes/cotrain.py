@@ -1,0 +1,179 @@
+"""The example log is learnt: minibatches cut by row count alone, each example once, the position beside the weights.
+
+    segments ─ admit (redelivered rows drop out) ─ cut by row count ─▶ predict, judge, learn ─▶ state for a checkpoint
+
+Nothing here depends on where segments were cut, on the clock, or on when a checkpoint is taken.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from contracts.app import App
+from contracts.errors import ContractError
+from contracts.segments import FeatureBatch
+from model.checkpoint import Loaded
+from model.linear import HashedLinear
+from model.progressive import Progressive
+from model.tensors import Batch, to_batch
+from model.trainer import Trainer
+from nodes.trained_ids import TrainedIds
+
+MODELS = ("light", "booster", "linear")
+
+
+@dataclass(frozen=True, slots=True)
+class Minibatch:
+    """Exactly `train.batch_rows` admitted rows."""
+
+    frame: pl.DataFrame  #: `example_schema` columns, `_row` and `_newest_ms`
+    batch: Batch  #: the same as tensors
+    next_row: int  #: of the log: all rows before it are learnt or refused, once this one is learnt
+
+
+class Minibatches:
+    """Segments in, minibatches out; rows that do not fill one stay pending.
+
+    Args:
+        app: gives `train.batch_rows`, the rows of every minibatch.
+        ids: refuses redelivered rows.
+        next_row: of the log, where reading begins.
+        until_ms: rows from the first with that event time on are held out.
+    """
+
+    def __init__(self, app: App, ids: TrainedIds, *, next_row: int = 0, until_ms: int | None = None) -> None:
+        self._app, self._ids, self._until_ms = app, ids, until_ms
+        self._batch_rows = app.config.train.batch_rows
+        self._pending: pl.DataFrame | None = None
+        self._refused: list[int] = []  # rows of the log
+        self.next_row = next_row  #: the next row to read
+        self.ended = False  #: a row at or after `until_ms` was met
+
+    def push(self, segment: FeatureBatch) -> None:
+        """Read a segment, which must begin at `next_row`.
+
+        Raises:
+            ContractError: it begins elsewhere.
+        """
+        if segment.first_row != self.next_row:
+            raise ContractError(
+                f"example log: row {segment.first_row} came where row {self.next_row} was due; ingest the events again"
+            )
+        rows = segment.frame.with_columns(
+            _row=pl.int_range(segment.first_row, segment.next_row, dtype=pl.Int64),
+        )
+        if self._until_ms is not None:
+            beyond = (rows["event_time_ms"] >= self._until_ms).arg_max()
+            if beyond is not None and rows["event_time_ms"][beyond] >= self._until_ms:
+                rows, self.ended = rows.head(beyond), True
+        self.next_row += rows.height
+        if not rows.height:
+            return
+        admitted = self._ids.admit(rows)
+        if admitted.height < rows.height:
+            self._refused += sorted(set(rows["_row"].to_list()) - set(admitted["_row"].to_list()))
+        self._pending = admitted if self._pending is None else pl.concat([self._pending, admitted]).rechunk()
+
+    def cut(self) -> Iterator[Minibatch]:
+        """The whole minibatches among the rows read; stop drawing at any time and go on later."""
+        whole = self.pending // self._batch_rows * self._batch_rows
+        if self._pending is None or not whole:
+            return
+        frame = self._pending.head(whole)
+        batch = to_batch(frame, self._app)  # once a segment: much cheaper than once a minibatch
+        for start in range(0, whole, self._batch_rows):
+            mine = frame.slice(start, self._batch_rows)
+            self._pending = self._pending.slice(self._batch_rows)
+            yield Minibatch(mine, batch.slice(start, start + self._batch_rows), int(mine["_row"][-1]) + 1)
+
+    @property
+    def pending(self) -> int:
+        """Rows read that do not fill a minibatch yet."""
+        return 0 if self._pending is None else self._pending.height
+
+    def refused(self, before_row: int | None = None) -> int:
+        """Rows refused as redelivered since the start, those before a row of the log or all."""
+        return len(self._refused) if before_row is None else sum(row < before_row for row in self._refused)
+
+
+class CoTrainer:
+    """Both nets and the linear yardstick, judged on each minibatch before they learn it; and where they stand."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self.trainer = Trainer(app)
+        self.linear = HashedLinear(app) if app.config.train.linear else None
+        self.progressive = Progressive(MODELS)
+        wait_s, dedupe_s = app.config.labels.wait_s, app.config.labels.dedupe_s
+        self.ids = TrainedIds(round(max(wait_s, dedupe_s) * 1000))
+        self.position = 0  #: rows of the log that are done with
+        self.event_time_ms = 0  #: newest event time among them
+        self.examples = 0  #: rows learnt
+        self.redelivered = 0  #: rows refused before this process began
+        self.step = 0  #: minibatches learnt
+
+    def minibatches(self, until_ms: int | None = None) -> Minibatches:
+        """A cutter that begins where this trainer stands."""
+        return Minibatches(self._app, self.ids, next_row=self.position, until_ms=until_ms)
+
+    def learn(self, minibatch: Minibatch) -> None:
+        """Predict, judge, then learn one minibatch."""
+        frame = minibatch.frame
+        predicted = self.trainer.learn(minibatch.batch)
+        told: dict[str, np.ndarray] = {"light": predicted.light}
+        if predicted.booster is not None:
+            told["booster"] = predicted.booster
+        if self.linear is not None:
+            told["linear"] = self.linear.learn(frame)
+        # a kept negative stands for all that were dropped, whichever way the app corrects for it
+        weight = 1.0 / frame["kept_rate"].to_numpy().astype(np.float64)
+        self.progressive.update(frame["label"].to_numpy(), frame["event_time_ms"].to_numpy(), told, weight)
+        self.position, self.event_time_ms = minibatch.next_row, int(frame["_newest_ms"][-1])
+        self.examples += frame.height
+        self.step += 1
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Copies of every tensor that a checkpoint holds: the caller may write them while training goes on."""
+        parts: dict[str, Mapping[str, torch.Tensor]] = {
+            "trainer": self.trainer.state(),
+            "progressive": {name: torch.from_numpy(array) for name, array in self.progressive.arrays().items()},
+            "linear": {} if self.linear is None else self.linear.state(),
+        }
+        return {
+            f"{part}.{name}": tensor.detach().to("cpu", copy=True).contiguous()
+            for part, tensors in parts.items()
+            for name, tensor in tensors.items()
+        }
+
+    def meta(self, redelivered: int) -> dict[str, Any]:
+        """The JSON-able state beside the tensors.
+
+        Args:
+            redelivered: rows before the position that were refused.
+        """
+        return {
+            "trainer": self.trainer.meta(),
+            "progressive": self.progressive.meta(),
+            "examples": self.examples,
+            "redelivered": redelivered,
+        }
+
+    def restore(self, saved: Loaded) -> None:
+        """Go on from a checkpoint, as if there had been no interruption.
+
+        Raises:
+            CorruptError: it was trained with other nets.
+        """
+        self.trainer.restore(saved.part("trainer"), saved.meta["trainer"])
+        arrays = {name: tensor.numpy() for name, tensor in saved.part("progressive").items()}
+        self.progressive.restore(arrays, saved.meta["progressive"])
+        if self.linear is not None:
+            self.linear.restore(saved.part("linear"))
+        self.ids.restore(saved.tables["trained_ids"], saved.manifest.event_time_ms)
+        self.position, self.step = saved.manifest.position, saved.manifest.step
+        self.event_time_ms = saved.manifest.event_time_ms
+        self.examples, self.redelivered = int(saved.meta["examples"]), int(saved.meta["redelivered"])

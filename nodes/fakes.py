@@ -1,0 +1,181 @@
+"""Stores in memory and a clock set by hand, for tests and examples: they keep the same promises as the real ones."""
+
+import dataclasses
+import threading
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from contracts.errors import CorruptError, FencedError, StoreError
+from contracts.stores import Record
+from contracts.weights import WeightManifest, Weights
+from nodes.verify_weights import assemble, manifest_bytes, read_manifest
+
+
+class ManualClock:
+    """A clock that moves only when told.
+
+    >>> clock = ManualClock(1000)
+    >>> clock.advance(5)
+    >>> clock()
+    1005
+    """
+
+    def __init__(self, at_ms: int = 0) -> None:
+        self.at_ms = at_ms
+
+    def __call__(self) -> int:
+        """Epoch milliseconds."""
+        return self.at_ms
+
+    def advance(self, by_ms: int) -> None:
+        """Let time pass."""
+        self.at_ms += by_ms
+
+
+class MemoryLog:
+    """An `EventLog`: what is polled but not committed comes again after `restart`, as after a crash.
+
+    >>> log = MemoryLog([b"a", b"b"])
+    >>> [record.value for record in log.poll(0, 1)], log.committed
+    ([b'a'], 0)
+    >>> log.restart()
+    >>> [record.value for record in log.poll(0, 10)]
+    [b'a', b'b']
+    """
+
+    def __init__(self, values: Sequence[bytes] = (), *, clock_ms: Callable[[], int] | None = None) -> None:
+        self._clock_ms = clock_ms or ManualClock()
+        self._lock = threading.Condition()
+        self.records: list[Record] = []
+        self.committed = 0  #: records done with
+        self._next = 0
+        self.fail_append: Exception | None = None  #: raised by `append`, once
+        self.fail_commit: Exception | None = None  #: raised by `commit`, once
+        self.append([Record(None, value) for value in values])
+
+    def poll(self, max_wait_ms: int, max_records: int) -> Sequence[Record]:
+        """The next records, none after `max_wait_ms` without any."""
+        with self._lock:
+            if self._next >= len(self.records) and max_wait_ms:
+                self._lock.wait(max_wait_ms / 1000)
+            found = self.records[self._next : self._next + max_records]
+            self._next += len(found)
+            return found
+
+    def append(self, records: Sequence[Record]) -> None:
+        """Write records; each gets its offset, and the time where it has none."""
+        with self._lock:
+            failure, self.fail_append = self.fail_append, None
+            if failure is not None:
+                raise failure
+            for record in records:
+                stamped = record._replace(
+                    offset=len(self.records), timestamp_ms=record.timestamp_ms or self._clock_ms()
+                )
+                self.records.append(stamped)
+            self._lock.notify_all()
+
+    def commit(self) -> None:
+        """Everything polled so far is done with."""
+        with self._lock:
+            failure, self.fail_commit = self.fail_commit, None
+            if failure is not None:
+                raise failure
+            self.committed = self._next
+
+    def restart(self) -> None:
+        """A new reader begins behind the last commit."""
+        with self._lock:
+            self._next = self.committed
+
+
+@dataclasses.dataclass
+class _Held:
+    manifest: bytes
+    chunks: list[bytes]
+
+
+class MemoryWeights:
+    """A `WeightStore` in a dictionary; keeps bytes, so that a test can break them as it can in Redis.
+
+    Args:
+        model: whose versions these are.
+        schema_id: refuse versions of another feature table; None takes any.
+    """
+
+    def __init__(self, model: str, *, schema_id: str | None = None) -> None:
+        self.model, self._schema_id = model, schema_id
+        self.held: dict[int, _Held] = {}  #: version -> its bytes
+        self.releases: list[tuple[str, int, str]] = []  #: (publish or rollback, version, why)
+        self.fail: Exception | None = None  #: raised by every call while it is set
+        self._current: int | None = None
+        self._epoch = self._last = 0
+
+    def _speak(self) -> None:
+        if self.fail is not None:
+            raise self.fail
+
+    def current_version(self) -> int | None:
+        """The version that the pointer names."""
+        self._speak()
+        return self._current
+
+    def epoch(self) -> int:
+        """The newest fence epoch taken; 0 at first."""
+        self._speak()
+        return self._epoch
+
+    def take_epoch(self) -> int:
+        """A fence epoch larger than any before."""
+        self._speak()
+        self._epoch += 1
+        return self._epoch
+
+    def publish(self, manifest: WeightManifest, chunks: Sequence[bytes]) -> WeightManifest:
+        """Keep a version and point at it; the same arrays at the same position again change nothing."""
+        self._speak()
+        for known in self.versions():
+            if (known.position, known.schema_id, known.blobs) == (
+                manifest.position,
+                manifest.schema_id,
+                manifest.blobs,
+            ):
+                return known
+        if manifest.epoch < self._epoch:
+            raise FencedError(f"epoch {self._epoch} has taken over model '{self.model}'; stop this publisher")
+        self._epoch = manifest.epoch
+        self._last += 1
+        data = manifest_bytes(msgspec.structs.replace(manifest, version=self._last))
+        self.held[self._last] = _Held(data, list(chunks))
+        self._current = self._last
+        self.releases.append(("publish", self._last, str(manifest.gate.get("reason"))))
+        return read_manifest(data, self.model, self._last)
+
+    def fetch(self, version: int | None = None) -> Weights:
+        """A whole, verified version; the current one by default."""
+        self._speak()
+        asked = version if version is not None else self._current
+        if asked is None:
+            raise StoreError(f"no version of model '{self.model}' is published; run `rocket publish` first")
+        if asked not in self.held:
+            raise StoreError(f"no version {asked} of model '{self.model}'; held: {sorted(self.held)}")
+        held = self.held[asked]
+        return assemble(read_manifest(held.manifest, self.model, asked, self._schema_id), held.chunks)
+
+    def versions(self) -> list[WeightManifest]:
+        """Manifests still held, oldest first; broken ones are left out."""
+        self._speak()
+        found: list[WeightManifest] = []
+        for version, held in sorted(self.held.items()):
+            try:
+                found.append(read_manifest(held.manifest, self.model, version))
+            except CorruptError:
+                continue
+        return found
+
+    def rollback(self, version: int, why: str) -> None:
+        """Point at an older version, on the record."""
+        self.fetch(version)
+        self._current = version
+        self.releases.append(("rollback", version, why))

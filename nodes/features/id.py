@@ -1,0 +1,18 @@
+"""An id becomes the row of an embedding table."""
+
+import polars as pl
+
+from contracts.buckets import bucket_expr
+from contracts.features import Feature
+from nodes.features import kind
+
+
+@kind("id")
+def id_bucket(feature: Feature) -> pl.Expr:
+    """The stable bucket of the column's text; 0 for a null.
+
+    >>> user = Feature(name="user", kind="id", column="user_id", side="user", buckets=1000)
+    >>> pl.DataFrame({"user_id": ["u1", None]}).select(id_bucket(user))["user"].to_list()
+    [123, 0]
+    """
+    return bucket_expr(pl.col(feature.inputs[0]).cast(pl.String), feature.rows).alias(feature.name)

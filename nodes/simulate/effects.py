@@ -1,0 +1,94 @@
+"""What makes a click likely: effects with a stated spread each, scaled on a sample of the traffic itself.
+
+Every effect is a table over one or two attributes of an impression. Those over two are centred both ways, so no sum of
+one-attribute terms, which is all that a linear model has, can express any part of them.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+_CENTRINGS = 8  # rounds of alternating centring; what is left is below 1e-3 of the spread
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How many logits (standard deviation over the traffic) an effect is worth."""
+
+    over: tuple[str, ...]  #: one attribute, or two
+    logits: float
+    rank: int = 1  #: of a table over two: hidden traits of each side that meet
+
+
+#: Sums of one-attribute terms: what a linear model can learn.
+MAIN = (
+    Spread(("user",), 0.10),
+    Spread(("segment",), 0.25),
+    Spread(("age",), 0.15),
+    Spread(("ad",), 0.20),
+    Spread(("campaign",), 0.15),
+    Spread(("category",), 0.30),
+    Spread(("format",), 0.25),
+    Spread(("device",), 0.20),
+    Spread(("site",), 0.25),
+    Spread(("hour",), 0.20),
+    Spread(("position",), 0.40),
+)
+#: What only a net can learn.
+PAIRS = (
+    Spread(("segment", "category"), 0.60, rank=2),
+    Spread(("device", "format"), 0.45),
+    Spread(("site_group", "category"), 0.30),
+    Spread(("part_of_day", "segment"), 0.25),
+    Spread(("age", "format"), 0.25),
+)
+#: Each user's favourite categories; to be seen in what the user clicked before.
+TASTE = Spread(("user", "category"), 0.40)
+#: How far the appeal of each category swings with time.
+DRIFT = Spread(("category", "time"), 0.10)
+
+
+def centred(table_AB: Floats, weight_AB: Floats) -> Floats:
+    """The table less its row and column means under `weight_AB`, what a linear model could take.
+
+    >>> rows, columns = np.array([[1.0], [5.0]]), np.array([[2.0, 3.0, 4.0]])
+    >>> bool(np.abs(centred(rows + columns, np.ones((2, 3)))).max() < 1e-9)
+    True
+    """
+    rows = np.maximum(weight_AB.sum(axis=1, keepdims=True), 1e-12)
+    columns = np.maximum(weight_AB.sum(axis=0, keepdims=True), 1e-12)
+    for _ in range(_CENTRINGS):
+        table_AB = table_AB - (table_AB * weight_AB).sum(axis=1, keepdims=True) / rows
+        table_AB = table_AB - (table_AB * weight_AB).sum(axis=0, keepdims=True) / columns
+    return table_AB
+
+
+def scaled(table: Floats, weight: Floats, logits: float) -> Floats:
+    """The table with mean 0 and standard deviation `logits` under the traffic's `weight`.
+
+    >>> scaled(np.array([1.0, 3.0]), np.array([1.0, 1.0]), 0.5)
+    array([-0.5,  0.5])
+    """
+    share = weight / weight.sum()
+    middle = table - (table * share).sum()
+    spread = float(np.sqrt((middle**2 * share).sum()))
+    return middle * (logits / spread) if spread > 0 else middle
+
+
+def intercept_for(logits: Floats, ctr: float) -> float:
+    """What to add to the logits so that their mean probability is `ctr`.
+
+    >>> intercept_for(np.zeros(10), 0.5)
+    0.0
+    """
+    low, high = -20.0, 20.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        if float((1 / (1 + np.exp(-(logits + middle)))).mean()) > ctr:
+            high = middle
+        else:
+            low = middle
+    return round((low + high) / 2, 9)

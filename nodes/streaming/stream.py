@@ -1,0 +1,214 @@
+"""Streaming features in log order, point in time: a row sees only labels settled before its own event time."""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from pyarrow import ipc
+
+from contracts.app import App
+from contracts.buckets import hash_expr
+from contracts.errors import ContractError, CorruptError, SchemaMismatchError
+from contracts.features import STATEFUL, Feature
+from nodes.features.cross import SEPARATOR
+from nodes.featurize import featurize
+from nodes.streaming.batch import NO_KEY
+from nodes.streaming.evidence import Evidence
+from nodes.streaming.recent import RecentItems
+
+_PENDING_TIME, _PENDING_LABEL = "event_time_ms", "label"
+
+
+class StreamingFeatures:
+    """The `count`, `rate` and `recent` features of an app, computed over its log.
+
+    Impression j counts for impression i only if `event_time_j + wait <= event_time_i`: its label had settled by then,
+    so neither a row's own label nor a later one can leak. Whatever the cuts, the values are the same, because the
+    state is integers. A null in a key column means no evidence: count and rate 0, recent empty.
+
+    * count: log1p of the settled impressions with the same key.
+    * rate: log of the smoothed click rate, (clicks + prior x strength) / (impressions + strength), less log(prior);
+      0 without evidence. Rows lost to negative sampling are not counted, so choose `prior` as in the sampled log.
+    * recent: the last `length` clicked (`clicked = false`: shown) items of the key, oldest first.
+
+    The state holds the rows of one wait (about 40 bytes a row) and, for each different key ever settled, 32 bytes a
+    set of key columns and 24 + 4 x length bytes a `recent` feature: it grows with the number of keys, not of rows.
+    """
+
+    def __init__(self, app: App) -> None:
+        self._schema_id, self._wait_ms = app.schema_id, round(app.config.labels.wait_s * 1000)
+        self._time = app.impressions.role("event_time")
+        self._features = tuple(feature for feature in app.features if feature.kind in STATEFUL)
+        self._keys = tuple(dict.fromkeys(feature.columns for feature in self._features))
+        recent = [feature for feature in self._features if feature.kind == "recent"]
+        named = {feature.name: feature for feature in app.features}
+        self._of = tuple(named[name] for name in dict.fromkeys(str(feature.of) for feature in recent))
+        self._reset()
+
+    def _reset(self) -> None:
+        self._evidence = {f.columns: Evidence() for f in self._features if f.kind != "recent"}
+        self._recent = {f.name: RecentItems(f.length) for f in self._features if f.kind == "recent"}
+        self._pending: list[pl.DataFrame] = []  # rows whose label has not settled, in log order
+        self._last_ms: int | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """The features that `push` gives, in table order."""
+        return [feature.name for feature in self._features]
+
+    def push(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """The streaming features of the next rows of the log.
+
+        Args:
+            frame: the impressions' columns and `label` (0 or 1), in order of event time, after all rows pushed so far.
+
+        Returns:
+            One column a streaming feature, in table order; rows as they came.
+
+        Raises:
+            ContractError: the rows are not in order, or a column that a feature needs is absent.
+        """
+        if not frame.height or not self._features:
+            return pl.DataFrame([pl.Series(f.name, [], _dtype(f)) for f in self._features])
+        self._check(frame)
+        new = frame.select(
+            pl.col(self._time).alias(_PENDING_TIME),
+            pl.col("label").cast(pl.Int64).alias(_PENDING_LABEL),
+            *(_key(columns).alias(_key_name(columns)) for columns in self._keys),
+        ).with_columns(featurize(frame, self._of).rename(_item_name))
+        times = new[_PENDING_TIME].to_numpy()
+        settling = self._settled_by(new, int(times[-1]))
+        num_settled = np.searchsorted(settling[_PENDING_TIME].to_numpy(), times - self._wait_ms, side="right")
+        return self._computed(settling, num_settled, new)
+
+    def _check(self, frame: pl.DataFrame) -> None:
+        for column in dict.fromkeys([self._time, "label", *(name for columns in self._keys for name in columns)]):
+            if column not in frame.columns:
+                raise ContractError(f"streaming features need the column '{column}'; push the joined impressions")
+        times = frame[self._time]
+        first = times[0]
+        if not times.is_sorted() or (self._last_ms is not None and first < self._last_ms):
+            raise ContractError(
+                "streaming features need rows in order of event time, and after those pushed before "
+                f"({first} came after {self._last_ms}); order the rows first"
+            )
+        self._last_ms = int(times[-1])
+
+    def _settled_by(self, new: pl.DataFrame, now_ms: int) -> pl.DataFrame:
+        """Take from the pending rows (the new ones too) those whose label has settled at `now_ms`."""
+        self._pending.append(new)
+        settled: list[pl.DataFrame] = [new.clear()]
+        due_ms = now_ms - self._wait_ms
+        while self._pending and self._pending[0][_PENDING_TIME][0] <= due_ms:
+            chunk = self._pending.pop(0)
+            rows = int(chunk[_PENDING_TIME].search_sorted(due_ms, side="right"))
+            settled.append(chunk.head(rows))
+            if rows < chunk.height:
+                self._pending.insert(0, chunk.slice(rows))
+        return pl.concat(settled)
+
+    def _computed(self, settling: pl.DataFrame, num_settled: np.ndarray, new: pl.DataFrame) -> pl.DataFrame:
+        label = settling[_PENDING_LABEL].to_numpy()
+        seen = {}
+        for columns, evidence in self._evidence.items():
+            name = _key_name(columns)
+            seen[columns] = evidence.push(settling[name].to_numpy(), label, num_settled, new[name].to_numpy())
+        made = []
+        for feature in self._features:
+            if feature.kind == "recent":
+                key, items = _key_name(feature.columns), settling[_item_name(str(feature.of))].to_numpy()
+                counts = label > 0 if feature.clicked else np.ones(len(label), np.bool_)
+                made.append(
+                    self._recent[feature.name]
+                    .push(settling[key].to_numpy(), items, counts, num_settled, new[key].to_numpy())
+                    .alias(feature.name)
+                )
+            else:
+                made.append(_dense(feature, *seen[feature.columns]))
+        return pl.DataFrame(made)
+
+    def state(self) -> bytes:
+        """Everything that later rows depend on, as an Arrow IPC file; the same rows give the same bytes."""
+        tables = {f"evidence {_key_name(columns)}": e.table() for columns, e in self._evidence.items()}
+        tables |= {f"recent {name}": recent.table() for name, recent in self._recent.items()}
+        tables["last"] = pl.DataFrame({"event_time_ms": [self._last_ms]}, schema={"event_time_ms": pl.Int64})
+        if self._pending:
+            tables["pending"] = pl.concat(self._pending)
+        return _bytes(
+            pl.DataFrame(
+                {"name": [f"schema_id {self._schema_id}", *tables], "table": [b"", *map(_bytes, tables.values())]}
+            )
+        )
+
+    def restore(self, state: bytes) -> None:
+        """Go on from a `state()`.
+
+        Raises:
+            SchemaMismatchError: it was written for another feature table.
+            CorruptError: it is not a whole state.
+        """
+        try:
+            rows: dict[str, bytes] = dict(_table(state).select("name", "table").iter_rows())
+            found = next(name for name in rows if name.startswith("schema_id ")).split(" ")[1]
+            tables = {name: _table(data) for name, data in rows.items() if data}
+        except (pa.ArrowException, pl.exceptions.PolarsError, OSError, ValueError, StopIteration) as error:
+            raise CorruptError(f"state of the streaming features: not whole ({error}); use an earlier one") from error
+        if found != self._schema_id:
+            raise SchemaMismatchError(
+                f"state of the streaming features: written for schema_id {found}, but the app has {self._schema_id}; "
+                "ingest the events again, or use the app that wrote it"
+            )
+        self._reset()
+        try:
+            for columns, evidence in self._evidence.items():
+                evidence.restore(tables[f"evidence {_key_name(columns)}"])
+            for name, recent in self._recent.items():
+                recent.restore(tables[f"recent {name}"])
+            self._last_ms = tables["last"].item()
+        except (KeyError, pl.exceptions.PolarsError) as error:
+            raise CorruptError(f"state of the streaming features: lacks {error}; use an earlier one") from error
+        self._pending = [tables["pending"]] if "pending" in tables else []
+
+
+def _dense(feature: Feature, impressions: np.ndarray, clicks: np.ndarray) -> pl.Series:
+    # Polars takes logarithms one value at a time: the same bits wherever a row stands in its batch.
+    shown = pl.Series(feature.name, impressions).cast(pl.Float64)
+    if feature.kind == "count":
+        return shown.log1p().cast(pl.Float32)
+    rate = (pl.Series(clicks).cast(pl.Float64) + feature.prior * feature.strength) / (shown + feature.strength)
+    return (rate / feature.prior).log().cast(pl.Float32).alias(feature.name)
+
+
+def _key(columns: Sequence[str]) -> pl.Expr:
+    """64-bit hash of the columns together; `NO_KEY` where one is null."""
+    joined = pl.concat_str([pl.col(name).cast(pl.String) for name in columns], separator=SEPARATOR, ignore_nulls=False)
+    return hash_expr(joined).fill_null(pl.lit(NO_KEY, pl.UInt64))
+
+
+def _key_name(columns: Sequence[str]) -> str:
+    return "key " + ",".join(columns)
+
+
+def _item_name(of: str) -> str:
+    return "item " + of
+
+
+def _dtype(feature: Feature) -> pl.DataType:
+    return pl.List(pl.UInt32()) if feature.kind == "recent" else pl.Float32()
+
+
+def _bytes(frame: pl.DataFrame) -> bytes:
+    # Arrow's writer leaves out empty validity bitmaps and slack, so equal frames give equal bytes.
+    table = frame.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
+    sink = io.BytesIO()
+    with ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue()
+
+
+def _table(data: bytes) -> pl.DataFrame:
+    table = ipc.open_file(pa.py_buffer(data)).read_all()
+    table.validate(full=True)
+    return pl.DataFrame(table)
