@@ -8,7 +8,6 @@ process); pandas' NumPy types merge large ids and take NaN for null (Arrow types
 on an empty frame (so the rows are counted); its results quote values (only row numbers leave this module).
 """
 
-import json
 import math
 import sys
 import threading
@@ -47,7 +46,7 @@ class Breach:
     """One expectation that does not hold."""
 
     expectation: str  #: its name in Great Expectations
-    code: str  #: missing, not_finite, range, length, pattern, not_allowed, items, not_unique or no_rows
+    code: str  #: missing, not_finite, range, length, pattern, not_allowed, not_unique or no_rows
     column: str | None  #: None: the whole frame
     rows: tuple[int, ...]  #: numbers of the rows that break it, from 0
 
@@ -68,6 +67,8 @@ class Validation:
 
 def suite(contract: DataContract, *, unique: bool = False) -> gx.ExpectationSuite:
     """The contract as an expectation suite; each expectation's `meta` holds its `code` and `column`.
+
+    It is meant for the frames that `validate` makes: a list column stands there as JSON text, its lengths beside it.
 
     Args:
         contract: its rules; descriptions do not matter.
@@ -123,21 +124,22 @@ def _of_column(column: Column, contract: DataContract, *, unique: bool) -> list[
     if column.required:
         made.append(("missing", ExpectColumnValuesToNotBeNull(column=name)))
     if column.physical == "double":
-        low, high = -sys.float_info.max, sys.float_info.max
-        made.append(("not_finite", _between(name, low, high)))
+        made.append(("not_finite", _between(name, -sys.float_info.max, sys.float_info.max)))
     if column.minimum is not None or column.maximum is not None:
         made.append(("range", _between(name, *_bounds(column, contract))))
-    if column.physical == "list<string>" and column.allowed is not None:
-        schema = _items_schema(column)
-        made.append(("items", ExpectColumnValuesToMatchJsonSchema(column=name, json_schema=schema)))
-    elif column.min_length is not None or column.max_length is not None:
-        lengths = ExpectColumnValueLengthsToBeBetween(
-            column=name, min_value=column.min_length, max_value=column.max_length
-        )
-        made.append(("length", lengths))
+    if column.min_length is not None or column.max_length is not None:
+        low, high = column.min_length, column.max_length
+        if column.physical == "list<string>":
+            made.append(("length", _between(_length_of(column), low, high)))
+        else:
+            lengths = ExpectColumnValueLengthsToBeBetween(column=name, min_value=low, max_value=high)
+            made.append(("length", lengths))
     if column.pattern is not None:  # \Z: in Python, $ would let a newline at the end pass
         made.append(("pattern", ExpectColumnValuesToMatchRegex(column=name, regex=rf"\A(?:{column.pattern})\Z")))
-    if column.allowed is not None and column.physical != "list<string>":
+    if column.allowed is not None and column.physical == "list<string>":
+        schema = {"properties": {name: {"items": {"enum": [*column.allowed, None]}}}}
+        made.append(("not_allowed", ExpectColumnValuesToMatchJsonSchema(column=name, json_schema=schema)))
+    elif column.allowed is not None:
         made.append(("not_allowed", ExpectColumnValuesToBeInSet(column=name, value_set=_typed(column))))
     if unique and column.unique:
         made.append(("not_unique", ExpectColumnValuesToBeUnique(column=name)))
@@ -180,13 +182,9 @@ def _typed(column: Column) -> list[Any]:
     return words
 
 
-def _items_schema(column: Column) -> dict[str, Any]:
-    schema: dict[str, Any] = {"type": "array", "items": {"enum": [*(column.allowed or ()), None]}}
-    if column.min_length is not None:
-        schema["minItems"] = column.min_length
-    if column.max_length is not None:
-        schema["maxItems"] = column.max_length
-    return schema
+def _length_of(column: Column) -> str:
+    """Name of the column that holds the lengths of a list column: of lists the suite could only measure their text."""
+    return f"length of {column.name}"
 
 
 def _run(frame: pl.DataFrame, contract: DataContract, *, unique: bool, result_format: str) -> Any:
@@ -218,25 +216,27 @@ def _compiled(contract: DataContract, unique: bool) -> gx.ExpectationSuite:  # n
 
 
 def _to_pandas(frame: pl.DataFrame, contract: DataContract) -> pd.DataFrame:
-    """Arrow-backed pandas; lists as Python lists, for Great Expectations cannot measure Arrow's."""
+    """Arrow-backed pandas; each list column as JSON text, with its lengths beside it."""
     for column in contract.columns:
         if column.name in frame.columns and frame.schema[column.name] != column.dtype:
             raise ContractError(
                 f"{contract.path}: column '{column.name}' is {frame.schema[column.name]}, the contract says "
                 f"{column.physical} ({column.dtype}); cast the frame first"
             )
-    whole = frame.select(
-        pl.col(c.name) if c.name in frame.columns else pl.lit(None, c.dtype).alias(c.name) for c in contract.columns
-    )
-    if not contract.columns or whole.height != frame.height:  # a frame without any column of the contract
-        whole = pl.DataFrame(schema=contract.schema_) if not frame.height else whole
-    rows: pd.DataFrame = whole.to_pandas(use_pyarrow_extension_array=True)
+    absent = [c for c in contract.columns if c.name not in frame.columns]
+    whole = frame.with_columns(pl.repeat(None, frame.height, dtype=c.dtype, eager=True).alias(c.name) for c in absent)
+    made: list[pl.Expr] = []
     for column in contract.columns:
+        value = pl.col(column.name)
         if column.physical == "list<string>":
-            items = whole[column.name].to_list()
-            if column.allowed is not None:
-                items = [None if item is None else json.dumps(item) for item in items]
-            rows[column.name] = pd.Series(items, dtype=object)
+            text = pl.struct(column.name).struct.json_encode()
+            made.append(pl.when(value.is_not_null()).then(text).alias(column.name))
+            made.append(value.list.len().cast(pl.Int64).alias(_length_of(column)))
+        elif column.physical == "double":
+            made.append(value + 0.0)  # makes 0 of -0: Arrow's `isin` tells them apart
+        else:
+            made.append(value)
+    rows: pd.DataFrame = whole.select(made).to_pandas(use_pyarrow_extension_array=True)
     return rows
 
 

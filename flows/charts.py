@@ -18,7 +18,7 @@ COLOURS = {
     "truth": "#009E73",
     "prior": "#CC79A7",
 }
-_STYLE = {
+_STYLE: Any = {
     "font.family": "sans-serif",
     "font.size": 9.0,
     "axes.spines.top": False,

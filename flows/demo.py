@@ -11,11 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from nodes.example_log import ExampleDirectory
-from nodes.import_kuairand import import_kuairand
-from nodes.requests import write_requests
-from nodes.simulate import simulate
-from nodes.weight_stores import open_weights
 
 from contracts.app import App
 from contracts.errors import ContractError
@@ -24,7 +19,12 @@ from flows.progress import Progress
 from flows.report import write_report
 from flows.run_folder import RunFolder
 from flows.watch_memory import PeakMemory
+from nodes.example_log import ExampleDirectory
+from nodes.import_kuairand import import_kuairand
 from nodes.ledger import accepted_impressions, write_ledger
+from nodes.requests import write_requests
+from nodes.simulate import simulate
+from nodes.weight_stores import open_weights
 
 #: The last part of the event time span that is never trained on.
 HELD_OUT = 0.2

@@ -12,18 +12,18 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from model.checkpoint import load_newest
-from model.metrics import summarise
-from model.published import PublishedLight
-from model.tensors import to_batch
-from nodes.cotrain import CoTrainer
-from nodes.example_log import ExampleDirectory
 
 from contracts.app import App
 from contracts.errors import ContractError
 from contracts.segments import FeatureBatch
 from contracts.weights import Weights
 from flows.run_folder import RunFolder
+from model.checkpoint import load_newest
+from model.metrics import summarise
+from model.published import PublishedLight
+from model.tensors import to_batch
+from nodes.cotrain import CoTrainer
+from nodes.example_log import ExampleDirectory
 
 #: Model -> its column in predictions.parquet.
 MODELS = {"light": "p_light", "booster": "p_booster", "linear": "p_linear", "prior": "p_prior", "truth": "p_truth"}

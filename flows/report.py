@@ -7,10 +7,10 @@ from typing import Any
 
 import polars as pl
 from jinja2 import Environment, StrictUndefined
-from nodes.files import write_whole
 
 from flows import charts
 from flows.run_folder import RunFolder
+from nodes.files import write_whole
 
 _METRICS = ("auc", "gauc", "logloss", "expected_logloss", "ne", "calibration")
 _FATES = ("read", "accepted", "duplicate", "late", "orphan", "dead_lettered")

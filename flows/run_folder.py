@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nodes.files import write_whole
-
 from contracts.errors import ContractError
+from nodes.files import write_whole
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,8 @@ def _nested(dotted: str, value: Any) -> dict[str, Any]:
     """`{"a": {"b": value}}` for "a.b"."""
     for step in reversed(dotted.split(".")):
         value = {step: value}
-    return value  # type: ignore[no-any-return]
+    nested: dict[str, Any] = value
+    return nested
 
 
 def _laid_over(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

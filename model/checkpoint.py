@@ -107,6 +107,7 @@ def save_checkpoint(
         _prune(folder, manifest.name, keep)
     except OSError as error:
         shutil.rmtree(beside, ignore_errors=True)
+        check_epoch(folder, manifest.epoch)  # a new owner sweeps away what the old one was writing
         raise StoreError(
             f"{final}: cannot be written ({error}); the checkpoints before it are whole: make room and go on"
         ) from error

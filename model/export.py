@@ -14,14 +14,10 @@ def light_arrays(trainer: Trainer) -> dict[str, np.ndarray]:
     nets = trainer.nets
     rows = nets.layout.light_rows
     table = nets.light_table.weights()
-    arrays = {"embedding": _array(table["embedding"][:rows]), "bias": _array(nets.light.bias)}
-    if "wide" in table and nets.light.wide_dense is not None:
+    arrays = {"embedding": _array(table["embedding"][:rows])}
+    if "wide" in table:
         arrays["wide"] = _array(table["wide"][:rows, 0])
-        arrays["wide_dense"] = _array(nets.light.wide_dense)
-    for number, layer in enumerate(nets.light.mlp):
-        for name, tensor in layer.named_parameters():
-            arrays[f"mlp.{number}.{name}"] = _array(tensor)
-    return arrays
+    return arrays | {name: _array(tensor) for name, tensor in trainer.average.state().items()}
 
 
 def _array(tensor: Tensor) -> np.ndarray:

@@ -25,8 +25,9 @@ def claim_epoch(folder: Path) -> int:
                 os.close(os.open(folder / f".epoch-{epoch:06d}", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
             except FileExistsError:
                 continue  # another trainer was faster: its epoch is taken
-            sync_folder(folder)
-            break
+            if _current_epoch(folder) == epoch:  # else it was taken, and swept away since
+                sync_folder(folder)
+                break
         for entry in list(folder.iterdir()):
             match = _FENCE.fullmatch(entry.name)
             if match and int(match[1]) < epoch:

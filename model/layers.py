@@ -117,7 +117,7 @@ class Padded:
     def fill(self, values_SD: Tensor) -> Tensor:
         """Values [S, D] as [B, L, D] with zeros where there is no position."""
         empty = values_SD.new_zeros(self.rows * self.longest, values_SD.shape[1])
-        return empty.index_copy(0, self._slots_S, values_SD).view(self.rows, self.longest, -1)
+        return empty.index_copy(0, self._slots_S, values_SD).view(self.rows, self.longest, values_SD.shape[1])
 
 
 class MeanPooling(nn.Module):

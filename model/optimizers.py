@@ -76,8 +76,8 @@ class FlatAdam:
             parameter.grad = self.gradients[start:stop].view_as(parameter)
             start = stop
         self.values.grad = self.gradients
-        self._adam = torch.optim.Adam([self.values], lr=lr, fused=True)
-        self._adam.state[self.values] = {
+        self._lr = lr
+        self._moments = {
             "step": torch.zeros((), device=self.values.device),
             "exp_avg": torch.zeros_like(self.values),
             "exp_avg_sq": torch.zeros_like(self.values),
@@ -94,13 +94,32 @@ class FlatAdam:
 
     def step(self) -> None:
         """Move every parameter once."""
-        self._adam.step()
+        # the kernel of torch.optim.Adam(fused=True), bit for bit: that class would import torch._dynamo, for seconds
+        moments = self._moments
+        moments["step"] += 1
+        torch._fused_adam_(
+            [self.values],
+            [self.gradients],
+            [moments["exp_avg"]],
+            [moments["exp_avg_sq"]],
+            [],
+            [moments["step"]],
+            amsgrad=False,
+            lr=self._lr,
+            beta1=0.9,
+            beta2=0.999,
+            weight_decay=0.0,
+            eps=1e-8,
+            maximize=False,
+            grad_scale=None,
+            found_inf=None,
+        )
 
     def state(self) -> dict[str, Tensor]:
         """A copy of the moments and the step count; the values are the modules' own state."""
-        return {name: tensor.clone() for name, tensor in self._adam.state[self.values].items()}
+        return {name: tensor.clone() for name, tensor in self._moments.items()}
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Take over what `state` gave."""
-        for name, tensor in self._adam.state[self.values].items():
+        for name, tensor in self._moments.items():
             tensor.copy_(state[name])

@@ -180,14 +180,14 @@ class RocketNets:
         """Of a part of all look-ups those that the light net makes."""
         fields = batch.ids_BF.numel()
         width = leaf_MD.shape[1]
-        mine = leaf_MD[:fields].view(batch.rows, -1, width)[:, : self._light_ids]
+        mine = leaf_MD[:fields].view(batch.rows, batch.ids_BF.shape[1], width)[:, : self._light_ids]
         # the first-order weights (width 1, beside an embedding) are the light net's own: they always move
         blocked = leaf_MD.shape[1] == self._width and not self._light_moves_shared
         return (mine.detach() if blocked else mine).reshape(-1, width)
 
     def _judge_light(self, batch: Batch, leaves: tuple[Tensor, ...]) -> Tensor:
-        embedding_BX = leaves[0].view(batch.rows, -1) if self._light_ids else batch.dense_BN[:, :0]
-        wide_BF = leaves[1].view(batch.rows, -1) if len(leaves) > 1 and self._light_ids else None
+        embedding_BX = leaves[0].view(batch.rows, self._light_ids * self._width)
+        wide_BF = leaves[1].view(batch.rows, self._light_ids) if len(leaves) > 1 else None
         logit_B: Tensor = self.light(embedding_BX, wide_BF, batch.dense_BN[:, : self._light_dense])
         return logit_B
 

@@ -141,7 +141,7 @@ def _ragged(frame: pl.DataFrame, feature: Feature, of: Feature, offset: int) -> 
     values = column.to_arrow().flatten()
     if values.null_count:
         raise ContractError(f"example rows: sequence '{feature.name}' holds nulls; featurize drops them")
-    buckets = values.to_numpy(zero_copy_only=False)
+    buckets = pl.Series(values).to_numpy()  # pyarrow's own to_numpy would import pandas
     _refuse_outside(buckets, feature.name, of.rows)
     starts_B1 = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=starts_B1[1:])

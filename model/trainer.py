@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from contracts.app import App
 from contracts.errors import ContractError, CorruptError
+from model.averaging import DecayingAverage
 from model.hints import hint_named
 from model.losses import Terms, rocket_loss
 from model.optimizers import FlatAdam
@@ -62,6 +63,7 @@ class Trainer:
         self._hint = hint_named(config.rocket.hint)
         self.nets = RocketNets(app, seed=self.seed, device=self.device)
         self._adam = FlatAdam(self.nets.nets.values(), lr=config.train.dense_lr)
+        self.average = DecayingAverage(self.nets.light, config.train.average_rows)  #: the light tower to publish
         self.bf16 = use_bf16(config.train, self.nets.booster, self.device)
         self._draws = any(
             isinstance(module, nn.modules.dropout._DropoutNd)  # noqa: SLF001  # the common base of all dropouts
@@ -115,14 +117,15 @@ class Trainer:
         )
         terms.total.backward()  # type: ignore[no-untyped-call]
         figures = self._figures(terms, weight)
-        if not math.isfinite(figures["loss_light"] + figures.get("loss_booster", 0.0)):
+        if not all(map(math.isfinite, figures.values())):
             raise ContractError(
-                f"step {self.step}: the loss is not finite; the numbers in the dense features are too large for the "
-                'net (use transform = "log1p" or "standardise"), or a learning rate is too high'
+                f"step {self.step}: the loss or its gradient is not finite: the numbers in the dense features are too "
+                'large for the nets (use transform = "log1p" or "standardise"), or a learning rate is too high'
             )
         for table, touched in judged.touched:
             table.update(touched)
         self._adam.step()
+        self.average.update(batch.rows)
         self.nets.observe(batch)
         self._move_running(figures, batch.rows)
         self.step += 1
@@ -156,6 +159,7 @@ class Trainer:
             state |= {f"optimizer.table.{name}.{part}": tensor for part, tensor in table.accumulators().items()}
         for name, net in self.nets.nets.items():
             state |= {f"model.{name}.{key}": tensor.clone() for key, tensor in net.state_dict().items()}
+        state |= {f"model.average.{key}": tensor for key, tensor in self.average.state().items()}
         state |= {f"optimizer.dense.{key}": tensor for key, tensor in self._adam.state().items()}
         return {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
 
@@ -199,6 +203,8 @@ class Trainer:
         for name, net in self.nets.nets.items():
             start = f"model.{name}."
             net.load_state_dict({key.removeprefix(start): t for key, t in state.items() if key.startswith(start)})
+        start = "model.average."
+        self.average.load({key.removeprefix(start): t for key, t in state.items() if key.startswith(start)}, rows)
         start = "optimizer.dense."
         self._adam.load({key.removeprefix(start): t for key, t in state.items() if key.startswith(start)})
         self.seed, self.step, self.rows_learnt = seed, step, rows

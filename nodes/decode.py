@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
-from operator import attrgetter
 from typing import Annotated, Any
 
 import msgspec
@@ -17,6 +16,7 @@ import numpy as np
 import polars as pl
 import polars_hash as plh
 import pyarrow as pa
+from msgspec.structs import astuple
 
 from contracts.buckets import SEED
 from contracts.events import DEAD_LETTERS
@@ -75,20 +75,16 @@ def decode(
     >>> got.frame["click_id"].to_list(), got.dead.select("line", "reason", "detail").rows()
     (['c'], [(1, 'wrong_type', 'click_id must be string, not int')])
     """
-    shape = _shape(contract)
+    parse = _decoder(contract).decode
     blocks: list[pl.DataFrame] = []
     dead: dict[int, tuple[str, str]] = {}
     for start in range(0, max(len(lines), 1), _BLOCK):  # an empty chunk has one empty block: the schema
         block = lines[start : start + _BLOCK]
-        events, refused = _parse(block, shape.decoder.decode, max_event_bytes)
+        events, refused = _parse(block, parse, max_event_bytes)
         good = [index for index in range(len(block)) if index not in refused] if refused else range(len(block))
-        columns = [
-            _column(column, list(map(attrgetter(field), events)))
-            for column, field in zip(contract.columns, shape.fields, strict=True)
-        ]
         numbers = pl.Series("_line", np.asarray(good, dtype=np.int64) + (first_line + start))
         raw = pl.Series("_hash", [block[index] for index in good] if refused else block, pl.Binary)
-        blocks.append(pl.DataFrame([*columns, numbers, raw]))
+        blocks.append(pl.DataFrame([*_columns(contract, events), numbers, raw]))
         dead.update((start + index, why) for index, why in refused.items())
     frame = pl.concat(blocks, rechunk=True).select(
         *(column.name for column in contract.columns),
@@ -99,16 +95,9 @@ def decode(
     return Decoded(frame, _dead_letters(lines, dead, stream, origin, first_line, max_event_bytes, whole_bytes or {}))
 
 
-@dataclass(frozen=True, slots=True)
-class _Shape:
-    """A contract compiled for msgspec; the fields have names of their own, as a column may be named anything."""
-
-    decoder: msgspec.json.Decoder[Any]
-    fields: tuple[str, ...]
-
-
 @lru_cache(maxsize=64)
-def _shape(contract: DataContract) -> _Shape:
+def _decoder(contract: DataContract) -> msgspec.json.Decoder[Any]:
+    """The contract compiled to a struct whose fields have names of their own, as a column may be named anything."""
     names = {f"f{index}": column for index, column in enumerate(contract.columns)}
     fields: list[Any] = [
         (field, _TYPES[column.physical]) if column.required else (field, _TYPES[column.physical] | None, None)
@@ -122,7 +111,7 @@ def _shape(contract: DataContract) -> _Shape:
         kw_only=True,
         gc=False,
     )
-    return _Shape(msgspec.json.Decoder(struct), tuple(names))
+    return msgspec.json.Decoder(struct)
 
 
 def _parse(
@@ -131,19 +120,28 @@ def _parse(
     """The events of the good lines in order, and index -> (code, detail) of the lines refused."""
     events: list[Any] = []
     dead: dict[int, tuple[str, str]] = {}
-    keep = events.append
-    for index, line in enumerate(lines):  # the one loop over rows: msgspec is called once a line
+    if max(map(len, lines), default=0) <= max_event_bytes:
+        rest = iter(lines)
+    else:
+        rest = iter([line if len(line) <= max_event_bytes else b"" for line in lines])  # refused without being parsed
+    while len(events) + len(dead) < len(lines):
         try:
-            if len(line) > max_event_bytes:
+            events.extend(map(parse, rest))  # keeps what came before a bad line; `rest` stands behind it
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            index = len(events) + len(dead)
+            if len(lines[index]) > max_event_bytes:
                 dead[index] = "too_large", f"an event may have at most {max_event_bytes} bytes"
             else:
-                keep(parse(line))
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            dead[index] = refusal(line, error)
+                dead[index] = refusal(lines[index], error)
     return events, dead
 
 
-def _column(column: Column, values: list[Any]) -> pl.Series:
+def _columns(contract: DataContract, events: list[Any]) -> list[pl.Series]:
+    columns = zip(*map(astuple, events), strict=True) if events else [()] * len(contract.columns)
+    return [_column(column, values) for column, values in zip(contract.columns, columns, strict=True)]
+
+
+def _column(column: Column, values: Sequence[Any]) -> pl.Series:
     if column.physical != "list<string>":
         return pl.Series(column.name, values, column.dtype)
     # Polars builds a list column row by row (20 times slower), and pa.array would import pandas.
@@ -151,13 +149,10 @@ def _column(column: Column, values: list[Any]) -> pl.Series:
     filled = values if all(valid) else [items or () for items in values]
     offsets = np.zeros(len(values) + 1, np.int64)
     np.cumsum(np.fromiter(map(len, filled), np.int64, len(values)), out=offsets[1:])
-    flat = pl.Series(list(chain.from_iterable(filled)), dtype=pl.String)
+    flat = pl.Series(list(chain.from_iterable(filled)), dtype=pl.String).to_arrow(compat_level=pl.CompatLevel.newest())
     bits = np.packbits(np.array(valid, np.bool_), bitorder="little")
     array = pa.Array.from_buffers(
-        pa.large_list(pa.large_string()),
-        len(values),
-        [pa.py_buffer(bits), pa.py_buffer(offsets)],
-        children=[flat.to_arrow(compat_level=pl.CompatLevel.oldest())],
+        pa.large_list(flat.type), len(values), [pa.py_buffer(bits), pa.py_buffer(offsets)], children=[flat]
     )
     return pl.Series(column.name, array, column.dtype)
 

@@ -146,7 +146,7 @@ class MemoryWeights:
             raise FencedError(f"epoch {self._epoch} has taken over model '{self.model}'; stop this publisher")
         self._epoch = manifest.epoch
         self._last += 1
-        data = manifest_bytes(msgspec.structs.replace(manifest, version=self._last))
+        data = manifest_bytes(msgspec.structs.replace(manifest, model=self.model, version=self._last))
         self.held[self._last] = _Held(data, list(chunks))
         self._current = self._last
         self.releases.append(("publish", self._last, str(manifest.gate.get("reason"))))

@@ -1,5 +1,6 @@
 """Files that are whole or absent, whatever is killed: written beside, synced, renamed."""
 
+import contextlib
 import io
 import os
 from pathlib import Path
@@ -40,7 +41,8 @@ def write_whole(path: Path, data: bytes) -> None:
         beside.replace(path)
         sync_folder(path.parent)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
         raise StoreError(
             f"{path}: cannot be written ({error}); free the space, or give a folder that you own"
         ) from error

@@ -11,6 +11,8 @@ from contracts.sections import Gate
 MAX_ABS_WEIGHT = 1e4
 #: Without a click in the window, as many predicted clicks are still believed.
 CLICKS_BELIEVED = 5.0
+#: A live version this much worse than a constant (normalised entropy) says that the window's labels are wrong.
+LIVE_NE_BELIEVED = 1.2
 
 
 @dataclass
@@ -52,6 +54,13 @@ class Window:
         return self.loss / self.weight if self.weight else float("nan")
 
     @property
+    def ne(self) -> float:
+        """Normalised entropy: log loss over that of the window's own label rate; NaN where that has no entropy."""
+        rate = self.clicks / self.weight if self.weight else 0.0
+        entropy = -(rate * np.log(rate) + (1 - rate) * np.log1p(-rate)) if 0 < rate < 1 else float("nan")
+        return float(self.logloss / entropy)
+
+    @property
     def calibration(self) -> float | None:
         """Predicted / observed clicks; None without a click."""
         return self.predicted / self.clicks if self.clicks else None
@@ -69,25 +78,31 @@ class Decision:
     figures: dict[str, float | str | None]
 
 
-def judge(candidate: Window, live: Window | None, settings: Gate) -> str | None:
+def judge(candidate: Window, live: Window, settings: Gate, *, live_is_version: bool = True) -> str | None:
     """Why the candidate must be held; None when it may go live.
 
     Args:
         candidate: its sums over the window.
         live: those of what answers requests now (the live version, or the app's prior CTR), on the same rows.
         settings: the gate's limits.
+        live_is_version: False when the prior answers: it says nothing about the window's labels.
 
     >>> good, bad = Window(), Window()
     >>> good.add(np.array([1, 0]), np.array([0.9, 0.1]), np.ones(2))
     >>> bad.add(np.array([1, 0]), np.array([0.1, 0.9]), np.ones(2))
-    >>> judge(good, bad, Gate()), judge(bad, good, Gate())
+    >>> judge(good, good, Gate()), judge(bad, good, Gate())
     (None, 'logloss 2.3026 is more than 2 % above the 0.1054 of what is live')
     """
     if not candidate.rows:
         return "no row came after it to judge it on"
     if not np.isfinite(candidate.loss):
         return "its predictions on the window are not finite"
-    if live is not None and candidate.logloss > live.logloss * (1 + settings.max_logloss_increase):
+    if live_is_version and live.ne > LIVE_NE_BELIEVED:
+        return (
+            f"the window's labels look wrong: on them the live version has normalised entropy {live.ne:.2f}, far worse "
+            "than a constant; if traffic really changed so much, publish with --force"
+        )
+    if candidate.logloss > live.logloss * (1 + settings.max_logloss_increase):
         return (
             f"logloss {candidate.logloss:.4f} is more than {settings.max_logloss_increase:.0%} above the "
             f"{live.logloss:.4f} of what is live"

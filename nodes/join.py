@@ -179,7 +179,6 @@ class Joiner:
         settling = (pl.col("_at") + self.settle_after_ms <= due_ms) & (after <= self.wait_ms)
         sure = (pl.col("_reach") <= due_ms) | settling.fill_null(value=False)
         self._clicks = met.filter(~sure).select(self._clicks.columns)
-        rivals = [self._of, "_at"]
         judged = (
             met.filter(sure)
             .sort(self._clicked_at, *_ROW)
@@ -190,7 +189,7 @@ class Joiner:
                 .then(pl.lit("after_wait"))
                 .otherwise(pl.lit("repeated_click"))
             )
-            .with_columns(_first=pl.int_range(pl.len()).over(*rivals, "_why") == 0)
+            .with_columns(_first=pl.int_range(pl.len()).over(self._of, "_at") == 0)
             .with_columns(_wins=(pl.col("_why") == "repeated_click") & pl.col("_first") & ~pl.col("_clicked"))
         )
         won = judged.filter("_wins").select(_id=self._of, _at="_at", _won=pl.lit(value=True))

@@ -47,7 +47,7 @@ class _SettleAll(beam.DoFn):
 
 
 class _SettleSlots(beam.DoFn):
-    """Adds up a shard's chunks, and settles whenever the watermark passes the end of a slot, and at the end of the input."""
+    """Adds up a shard's chunks, and settles whenever the watermark passes the end of a slot."""
 
     EVENTS = BagStateSpec("events", BytesCoder())  # chunks since the last settle
     REMEMBERED = BagStateSpec("remembered", BytesCoder())  # the Joiner's state, a frame each behind its name
@@ -119,8 +119,8 @@ class JoinClicks(beam.PTransform[PCollection[Chunk], PCollection[Settled]]):
     """Give each impression the label of its click; an impression waits `labels.wait_s` of event time for it.
 
     Bounded input is grouped by shard and settled once. With `slot_ms` it is settled whenever the watermark passes a
-    multiple of it; state, a shard: the chunks of one wait, and ids and times of one dedupe span. The cuts change nothing
-    but which rows come out together.
+    multiple of it; a chunk's timestamp is then its smallest event time. State, a shard: the chunks of one wait, and ids
+    and times of one dedupe span. The cuts change nothing but which rows come out together.
 
     The bounded form sets no timer, because FnApiRunner loses timers of fused pipelines for some hash seeds.
     """

@@ -38,6 +38,11 @@ _VIDEOS: dict[str, pl.DataType] = {
     "upload_type": pl.String(),
     "music_type": pl.Float64(),
 }
+_SEQUENCES: dict[str, pl.DataType] = {
+    "user_id": pl.Int64(),
+    "watch_seq": pl.List(pl.Int64()),
+    "like_seq": pl.List(pl.Int64()),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,15 +101,12 @@ def open_source(folder: Path) -> Source:
     users = _read(folder / f"user_features_pure.{kind}", _USERS)
     videos = _read(folder / f"video_features_basic_pure.{kind}", _VIDEOS)
     if kind == "parquet":
-        rows = pl.concat([_read(path, _LOG) for path in logs])
-        history = _kept(_read(folder / "user_sequences_before_0425.parquet", _SEQUENCES), "watch_seq", "like_seq")
+        rows = _checked(folder, pl.concat([_read(path, _LOG) for path in logs]))
+        history = _kept(_read(folder / "user_sequences_before_0425.parquet", _SEQUENCES))
     else:
         every = pl.concat([_read(folder / name, _LOG | {"is_like": pl.Int64()}) for name in _CSV_LOGS])
-        rows = every.filter(pl.col("date") >= _FIRST_DATE)
+        rows = _checked(folder, every.filter(pl.col("date") >= _FIRST_DATE))
         history = _history(every, rows)
-    if not rows.height:
-        raise ContractError(f"{folder}: the log has no row from 25 April 2022 on; give all files of KuaiRand-Pure")
-    _check(folder, rows)
     named = rows.select(
         *(name for name in _LOG if name != "date"),
         impression_id=pl.format("{}-{}-{}", "user_id", "video_id", "time_ms"),
@@ -117,13 +119,6 @@ def open_source(folder: Path) -> Source:
     )
 
 
-_SEQUENCES: dict[str, pl.DataType] = {
-    "user_id": pl.Int64(),
-    "watch_seq": pl.List(pl.Int64()),
-    "like_seq": pl.List(pl.Int64()),
-}
-
-
 def _history(every: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
     """Each user's videos before the first event, from the log itself."""
     before = every.filter(pl.col("date") < _FIRST_DATE, pl.col("time_ms") < rows["time_ms"].min())
@@ -133,14 +128,16 @@ def _history(every: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
         .group_by("user_id")
         .agg(watch_seq=videos, like_seq=videos.filter(pl.col("is_like") == 1))
     )
-    return _kept(lists, "watch_seq", "like_seq")
+    return _kept(lists)
 
 
-def _kept(lists: pl.DataFrame, watched: str, liked: str) -> pl.DataFrame:
+def _kept(lists: pl.DataFrame) -> pl.DataFrame:
+    """The lists as an impression carries them."""
+
     def last(name: str) -> pl.Expr:
         return pl.col(name).list.tail(HISTORY_ITEMS).cast(pl.List(pl.String))
 
-    return lists.unique("user_id", keep="first").select("user_id", watched=last(watched), liked=last(liked))
+    return lists.unique("user_id", keep="first").select("user_id", watched=last("watch_seq"), liked=last("like_seq"))
 
 
 def _read(path: Path, columns: dict[str, pl.DataType]) -> pl.DataFrame:
@@ -160,9 +157,13 @@ def _read(path: Path, columns: dict[str, pl.DataType]) -> pl.DataFrame:
         ) from error
 
 
-def _check(folder: Path, rows: pl.DataFrame) -> None:
+def _checked(folder: Path, rows: pl.DataFrame) -> pl.DataFrame:
+    """The rows, if they are what every event needs."""
+    if not rows.height:
+        raise ContractError(f"{folder}: the log has no row from 25 April 2022 on; give all files of KuaiRand-Pure")
     for name in ("user_id", "video_id", "time_ms", "is_click", "tab"):
         if rows[name].null_count():
             raise ContractError(f"{folder}: {rows[name].null_count()} log rows have no {name}; download the log again")
     if not rows["is_click"].is_between(0, 1).all():
         raise ContractError(f"{folder}: is_click is neither 0 nor 1 in some log rows; download the log again")
+    return rows

@@ -9,10 +9,11 @@ Shapes: B rows, R requests, F id features, N dense features, D embedding width, 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import polars as pl
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from contracts.errors import ContractError, CorruptError
 from contracts.features import Feature, Layout
@@ -146,12 +147,20 @@ class LightNet:
 def one_thread() -> Iterator[None]:
     """NumPy on one thread while the block runs: a scorer is one process a core.
 
+    On a busy machine a second thread costs more than it gives: they wait for each other in every product.
+
     >>> with one_thread():
     ...     sigmoid(np.zeros(1)).tolist()
     [0.5]
     """
-    with threadpool_limits(limits=1):
+    with _blas().limit(limits=1):
         yield
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    """NumPy's BLAS, found once: looking for it takes milliseconds, limiting it microseconds."""
+    return ThreadpoolController().select(user_api="blas")
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:

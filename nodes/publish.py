@@ -12,7 +12,7 @@ from contracts.stores import WeightStore
 from contracts.weights import Blob, WeightManifest, Weights, pack_array, unpack_array
 from nodes.clock import now_ms
 from nodes.gate import Decision, Window, judge, unfit
-from nodes.light_numpy import LightNet, sigmoid
+from nodes.light_numpy import LightNet, one_thread, sigmoid
 
 _DTYPES = {"fp16": "float16", "fp32": "float32"}
 Figures = dict[str, float | str | None]
@@ -157,11 +157,12 @@ class Publisher:
         rows = frame.head(self._settings.window_rows - self._candidate.rows)
         label = rows["label"].to_numpy()
         weight = _weight(rows, self._app)
-        self._candidate.add(label, sigmoid(self._candidate_net.logits(rows)), weight)
-        if self._live_net is not None:
-            live = sigmoid(self._live_net.logits(rows))
-        else:
-            live = np.full(label.size, self._app.config.serving.prior_ctr)
+        with one_thread():
+            self._candidate.add(label, sigmoid(self._candidate_net.logits(rows)), weight)
+            if self._live_net is not None:
+                live = sigmoid(self._live_net.logits(rows))
+            else:
+                live = np.full(label.size, self._app.config.serving.prior_ctr)
         self._live.add(label, live, weight)
         return self._decide() if self._candidate.rows >= self._settings.window_rows else None
 
@@ -182,7 +183,7 @@ class Publisher:
         snapshot, self._offered, self._candidate_net = self._offered, None, None
         assert snapshot is not None  # noqa: S101
         figures = self._figures()
-        wrong = judge(self._candidate, self._live, self._settings)
+        wrong = judge(self._candidate, self._live, self._settings, live_is_version=self._live_net is not None)
         if wrong is not None and not self._force:
             return self._hold(snapshot.position, snapshot.step, wrong, figures)
         figures["reason"] = "; ".join(
@@ -219,6 +220,8 @@ class Publisher:
             "max_abs_logit": self._candidate.max_abs_logit,
             "label_rate": self._candidate.clicks / self._candidate.weight if self._candidate.weight else None,
             "live_version": None if self._live_version is None else float(self._live_version),
+            "ne": self._candidate.ne if self._candidate.rows else None,
+            "live_ne": self._live.ne if self._live.rows else None,
             "live_logloss": self._live.logloss if self._live.rows else None,
             "live_calibration": self._live.calibration,
         }

@@ -102,7 +102,7 @@ class RedisWeights:
         The same arrays at the same position again change nothing: the manifest that is held comes back.
 
         Args:
-            manifest: `version` and `digest` are filled in here.
+            manifest: `model`, `version` and `digest` are filled in here.
             chunks: of all its blobs, in order.
 
         Raises:
@@ -115,7 +115,7 @@ class RedisWeights:
                 return known
         current = names.current_key(self.model)
         version = int(self._run(lua.RESERVE, [current], [manifest.epoch]))
-        made = msgspec.structs.replace(manifest, version=version)
+        made = msgspec.structs.replace(manifest, model=self.model, version=version)
         data = manifest_bytes(made)
         keys = self._keys(made)
         with self._speaking():

@@ -3,7 +3,7 @@
 import re
 
 _BOM = b"\xef\xbb\xbf"
-_NOT_FINITE = re.compile(rb"-?(?:NaN|Infinity)")
+_NOT_FINITE = re.compile(rb"NaN|Infinity")
 _AT_BYTE = re.compile(r"\(byte (\d+)\)$")
 _PLACE = re.compile(r" - at `\$\.?(.*)`$", re.DOTALL)
 _WRONG_TYPE = re.compile(r"Expected `([^`]+)`, got `([^`]+)`")
@@ -48,7 +48,7 @@ def _malformed(line: bytes, text: str) -> tuple[str, str] | None:
         return None
     at = _AT_BYTE.search(text)
     start = int(at.group(1)) if at else 0
-    if _NOT_FINITE.match(line, start) or _NOT_FINITE.match(line, max(start - 1, 0)):
+    if _NOT_FINITE.match(line, start):
         return "not_finite", f"byte {start}: NaN and Infinity are not JSON; leave the column out or send null"
     return "not_json", text[:160]
 

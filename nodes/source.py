@@ -80,9 +80,9 @@ class EventReader:
             whole_bytes=whole_bytes,
         )
         newest = pl.when(self._plausible).then(self._time).cum_max().forward_fill()
-        earlier = pl.max_horizontal(newest.shift(1), pl.lit(self._newest_ms, pl.Int64))
+        newest_yet = pl.max_horizontal(newest, pl.lit(self._newest_ms, pl.Int64))  # itself too: it is not behind itself
         judged = decoded.frame.with_columns(
-            (pl.col(self._time) < earlier - self._disorder_ms).alias("_late"),
+            (pl.col(self._time) < newest_yet - self._disorder_ms).alias("_late"),
             newest.alias("_newest"),
             self._reason.alias("_reason"),
         )

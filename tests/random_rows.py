@@ -6,7 +6,8 @@ import polars as pl
 from contracts.app import App
 from contracts.columns import Column
 
-_ALPHABET = np.array(list("ab09-_ /\\\"'{}[],:\t\u00e9\u00df\u4e2d\u0416\u200d\U0001f680\x7f\x00"), dtype=object)  # as text, NumPy drops NUL
+#: As objects: NumPy's own text drops NUL.
+_ALPHABET = np.array(list("ab09-_ /\\\"'{}[],:\t\u00e9\u00df\u4e2d\u0416\u200d\U0001f680\x7f\x00"), dtype=object)
 _MINUTE_MS = 60_000
 
 

@@ -37,30 +37,34 @@ def run(quick: bool) -> dict[str, Any]:  # noqa: FBT001 - every bench is called 
     app = load_app("adsim")
     rows, repeats = (4_000, 1) if quick else (100_000, 5)
     data = _events(rows)
-    features = (*app.layout.light_ids, *app.layout.light_dense)
-    ours = _Ours(app, features)
+    light = (*app.layout.light_ids, *app.layout.light_dense)
+    features = tuple(feature for feature in light if feature.kind in {"id", "time", "dense"})
+    rocket = _Ours(app, features)
     paths: dict[str, Callable[[], Any]] = {
-        "rocket": lambda: ours(data),
+        "rocket": lambda: rocket(data),
         "pandas_read_json": lambda: _pandas_features(pd.read_json(io.BytesIO(data), lines=True), features),
         "pandas_json_loads": lambda: _pandas_features(pd.DataFrame(list(map(json.loads, data.splitlines()))), features),
     }
-    _same(ours(data), paths["pandas_read_json"](), features)
+    _same(rocket(data), paths["pandas_read_json"](), features)
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in paths}
     for _ in range(repeats):  # by turns, so that a slow moment of the machine meets all
         for name, path in paths.items():
             seconds[name].append(_time(path))
-    cpu = {name: statistics.median(c for c, _ in times) for name, times in seconds.items()}
-    wall = {name: statistics.median(w for _, w in times) for name, times in seconds.items()}
-    peer = min(cpu["pandas_read_json"], cpu["pandas_json_loads"])
+    cpu = {name: statistics.median(c for c, _ in taken) for name, taken in seconds.items()}
+    wall = {name: statistics.median(w for _, w in taken) for name, taken in seconds.items()}
+    times = {
+        name: statistics.median(theirs / ours for (theirs, _), (ours, _) in zip(taken, seconds["rocket"], strict=True))
+        for name, taken in seconds.items()
+    }
     return {
         "rows": rows,
         "bytes_per_row": len(data) / rows,
         "repeats": repeats,
         "rows_per_cpu_second": {name: rows / value for name, value in cpu.items()},
         "rows_per_wall_second": {name: rows / value for name, value in wall.items()},
-        "times_pandas_read_json": cpu["pandas_read_json"] / cpu["rocket"],
-        "times_pandas_json_loads": cpu["pandas_json_loads"] / cpu["rocket"],
-        "times_faster_pandas": peer / cpu["rocket"],
+        "times_pandas_read_json": times["pandas_read_json"],
+        "times_pandas_json_loads": times["pandas_json_loads"],
+        "times_faster_pandas": min(times["pandas_read_json"], times["pandas_json_loads"]),
         "goal_times_pandas": 2.5,
     }
 
@@ -95,8 +99,11 @@ def _pandas_feature(column: "pd.Series[Any]", feature: Feature) -> Values:
         made = (pd.to_datetime(column, unit="ms").dt.hour + 1).to_numpy(np.uint32)
     elif feature.transform == "bucketise":
         made = (np.searchsorted(feature.boundaries, column.to_numpy(), side="right") + 1).astype(np.uint32)
-    else:
+    elif feature.transform == "log1p":
         made = np.log1p(column.to_numpy(np.float64)).astype(np.float32)
+    else:
+        mean, std = (feature.mean, feature.std) if feature.transform == "standardise" else (0.0, 1.0)
+        made = ((column.to_numpy(np.float64) - mean) / std).astype(np.float32)
     return np.asarray(made)
 
 

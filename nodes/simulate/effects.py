@@ -20,35 +20,34 @@ class Spread:
 
     over: tuple[str, ...]  #: one attribute, or two
     logits: float
-    rank: int = 1  #: of a table over two: hidden traits of each side that meet
 
 
 #: Sums of one-attribute terms: what a linear model can learn.
 MAIN = (
     Spread(("user",), 0.10),
-    Spread(("segment",), 0.25),
+    Spread(("segment",), 0.30),
     Spread(("age",), 0.15),
-    Spread(("ad",), 0.20),
+    Spread(("ad",), 0.15),
     Spread(("campaign",), 0.15),
     Spread(("category",), 0.30),
-    Spread(("format",), 0.25),
-    Spread(("device",), 0.20),
+    Spread(("format",), 0.30),
+    Spread(("device",), 0.25),
     Spread(("site",), 0.25),
-    Spread(("hour",), 0.20),
-    Spread(("position",), 0.40),
+    Spread(("hour",), 0.08),
+    Spread(("position",), 0.45),
 )
 #: What only a net can learn.
 PAIRS = (
-    Spread(("segment", "category"), 0.60, rank=2),
-    Spread(("device", "format"), 0.45),
+    Spread(("segment", "category"), 0.65),
+    Spread(("device", "format"), 0.50),
     Spread(("site_group", "category"), 0.30),
-    Spread(("part_of_day", "segment"), 0.25),
-    Spread(("age", "format"), 0.25),
+    Spread(("part_of_day", "segment"), 0.20),
+    Spread(("age", "format"), 0.20),
 )
 #: Each user's favourite categories; to be seen in what the user clicked before.
-TASTE = Spread(("user", "category"), 0.40)
+TASTE = Spread(("user", "category"), 0.55)
 #: How far the appeal of each category swings with time.
-DRIFT = Spread(("category", "time"), 0.10)
+DRIFT = Spread(("category", "time"), 0.06)
 
 
 def centred(table_AB: Floats, weight_AB: Floats) -> Floats:

@@ -1,4 +1,4 @@
-"""What each user clicked lately, as the serving system knew it: refreshed chunk by chunk, only with clicks of the past."""
+"""What each user clicked lately, as the serving system knew it: refreshed a chunk, only with clicks of the past."""
 
 import numpy as np
 import polars as pl

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-
 from statistics import NormalDist
 
 import numpy as np
@@ -10,7 +9,7 @@ import polars as pl
 
 from nodes.simulate.effects import DRIFT, MAIN, PAIRS, TASTE, Floats, Ints, Spread, centred, intercept_for, scaled
 
-USERS, ADS, CAMPAIGNS = 3000, 400, 80
+USERS, ADS, CAMPAIGNS = 3000, 400, 100
 SEGMENTS, CATEGORIES, SITES, SITE_GROUPS = 8, 12, 40, 8
 AGES = ("18-24", "25-34", "35-44", "45-54", "55+")
 DEVICES = ("mobile", "desktop", "tablet", "tv")
@@ -19,10 +18,10 @@ POSITIONS = 8
 HISTORY = 20  #: ads of a user's history that an impression carries
 START_MS = 1_767_571_200_000  #: 2026-01-05T00:00Z, a Monday
 HOUR_MS = 3_600_000
-CTR = 0.07
+CTR = 0.06
 _FAVOURITES = 2
 _DAY_PARTS = np.repeat(np.arange(4), 6)
-_EVERGREEN = 0.5  # campaigns that run all the time
+_EVERGREEN = 0.7  # campaigns that run all the time
 _DRIFT_DAYS = 8.0
 _SAMPLE = 100_000
 #: attribute -> its value in each sampled impression, and how many values it has
@@ -68,7 +67,7 @@ class World:
         self.campaign = rng.permutation(np.arange(ADS) % CAMPAIGNS)
         self.category = rng.permutation(np.arange(CAMPAIGNS) % CATEGORIES)[self.campaign]
         self.format = rng.choice(len(FORMATS), ADS, p=[0.4, 0.35, 0.25])
-        self.bid = np.round(rng.lognormal(2.5, 0.6, ADS).clip(0.5, 99), 2)
+        self.bid = np.round(rng.lognormal(2.5, 0.4, ADS).clip(0.5, 99), 2)
         self.popularity = rng.permutation(_zipf(ADS, 0.6))
         starts = rng.uniform(-0.3, 0.85, CAMPAIGNS) * self.hours
         ends = starts + rng.uniform(0.2, 0.8, CAMPAIGNS) * self.hours
@@ -127,7 +126,7 @@ class World:
         }  # fmt: skip
         traits = {name: _trait(rng, name, size) for name, (_, size) in seen.items()}
         main = {spread.over[0]: _main(spread, traits, seen) for spread in MAIN}
-        pair = {spread.over: _pair(spread, seen, _meeting(rng, spread, traits)) for spread in PAIRS}
+        pair = {spread.over: _pair(spread, seen, np.outer(*(traits[name] for name in spread.over))) for spread in PAIRS}
         likes = np.argsort(rng.random((USERS, CATEGORIES)), axis=1) < _FAVOURITES
         taste = _pair(TASTE, seen, likes.astype(np.float64))
         people = main["user"] + main["segment"][self.segment] + main["age"][self.age]
@@ -144,7 +143,7 @@ class World:
         self.device_format = main["device"][:, None] + pair["device", "format"]
         self.hour_segment = main["hour"][:, None] + pair["part_of_day", "segment"][_DAY_PARTS]
         self.by_position = main["position"]
-        self.phase = rng.random(CATEGORIES)
+        self.phase = rng.permutation(CATEGORIES) / CATEGORIES
         self.intercept = 0.0
         self.intercept = intercept_for(self.logit(rows), CTR)
 
@@ -223,15 +222,6 @@ def _main(spread: Spread, traits: dict[str, Floats], seen: _Seen) -> Floats:
     (name,) = spread.over
     index, size = seen[name]
     return scaled(traits[name], np.bincount(index, minlength=size).astype(np.float64), spread.logits)
-
-
-def _meeting(rng: np.random.Generator, spread: Spread, traits: dict[str, Floats]) -> Floats:
-    """Where both have the trait; further ranks are tastes that only the meeting shows."""
-    first, second = (traits[name] for name in spread.over)
-    table = np.outer(first, second)
-    for _ in range(1, spread.rank):
-        table += np.outer(rng.permutation(first), rng.permutation(second))
-    return table
 
 
 def _pair(spread: Spread, seen: _Seen, table: Floats) -> Floats:

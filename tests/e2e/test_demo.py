@@ -37,9 +37,7 @@ def test_the_last_line_of_stdout_is_the_summary(demo: tuple[RunFolder, dict]) ->
 def test_every_event_read_is_in_the_ledger_with_one_fate(demo: tuple[RunFolder, dict]) -> None:
     run, summary = demo
     ledger, rows = pl.read_parquet(run.ledger), summary["rows"]
-    lines = sum(
-        (run.events / name).read_bytes().count(b"\n") for name in ("impressions.ndjson", "clicks.ndjson")
-    )
+    lines = sum((run.events / name).read_bytes().count(b"\n") for name in ("impressions.ndjson", "clicks.ndjson"))
     assert ledger.height == lines == rows["impressions_read"] + rows["clicks_read"]
     assert ledger.select("stream", "origin", "line").is_unique().all()
     fates = dict(ledger.group_by("fate").len().iter_rows())
@@ -52,9 +50,7 @@ def test_accepted_impressions_become_examples_that_are_trained_pending_or_held_o
 ) -> None:
     run, summary = demo
     rows = summary["rows"]
-    shown = pl.read_parquet(run.ledger).filter(
-        (pl.col("stream") == "impressions") & (pl.col("fate") == "accepted")
-    )
+    shown = pl.read_parquet(run.ledger).filter((pl.col("stream") == "impressions") & (pl.col("fate") == "accepted"))
     outcomes = dict(shown.group_by("outcome").len().iter_rows())
     assert outcomes.get("example", 0) == rows["examples"]
     assert shown.height == rows["examples"] + rows["sampled_out"] + rows["waiting"]

@@ -31,15 +31,22 @@ def test_a_candidate_beyond_the_allowed_increase_is_held_with_both_figures() -> 
 def test_calibration_must_lie_between_its_bounds(p: float, held: object) -> None:
     label = [1.0] + [0.0] * 6  # one click in seven
     candidate = window(label, [p] * 7)
-    said = judge(candidate, None, Gate(calibration=(0.7, 1.4)))
+    said = judge(candidate, candidate, Gate(calibration=(0.7, 1.4)))
     assert (said is not None) is held
     assert not held or "calibration" in str(said)
+
+
+def test_a_window_that_the_live_version_finds_absurd_is_not_believed() -> None:
+    """Flipped labels make a candidate that learnt them look good; the live version gives them away."""
+    flipped, live = window([1] * 9 + [0], [0.9] * 9 + [0.1]), window([1] * 9 + [0], [0.1] * 9 + [0.9])
+    assert "labels look wrong" in str(judge(flipped, live, Gate()))
+    assert judge(flipped, live, Gate(), live_is_version=False) is None
 
 
 def test_a_window_without_clicks_holds_only_who_predicts_many() -> None:
     few, many = window([0] * 100, [0.01] * 100), window([0] * 100, [0.2] * 100)
     assert judge(few, few, Gate()) is None
-    assert "20.0 clicks in a window that has none" in str(judge(many, None, Gate()))
+    assert "20.0 clicks in a window that has none" in str(judge(many, many, Gate()))
 
 
 def test_no_rows_no_judgement() -> None:
@@ -47,7 +54,7 @@ def test_no_rows_no_judgement() -> None:
 
 
 def test_predictions_that_are_no_numbers_are_held() -> None:
-    assert "not finite" in str(judge(window([1, 0], [np.nan, 0.5]), None, Gate()))
+    assert "not finite" in str(judge(window([1, 0], [np.nan, 0.5]), window([1, 0], [0.5, 0.5]), Gate()))
 
 
 @settings(max_examples=50)

@@ -309,3 +309,10 @@ def test_a_url_that_is_none_is_one_sentence(url: str) -> None:
 def test_passwords_are_masked_wherever_a_url_may_hold_them() -> None:
     assert masked("redis://u:p@ss@h/0") == "redis://u:***@h/0"
     assert masked("redis://h/0?password=pw&x=1") == "redis://h/0?password=***&x=1"
+
+
+def test_a_version_rolled_back_to_meanwhile_does_not_expire(store: RedisWeights, raw: redis.Redis, adsim: App) -> None:
+    held = [publish(store, adsim, seed) for seed in range(3)]
+    store.rollback(1, "between a publish and its tidying up")
+    store._retire(held)
+    assert raw.ttl(names.manifest_key(store.model, 1)) == raw.ttl(names.blob_key(store.model, 1, 0)) == -1

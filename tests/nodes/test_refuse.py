@@ -11,6 +11,11 @@ from nodes.refuse import refusal
     [
         (b"[[", RecursionError("maximum recursion depth exceeded"), ("not_json", "the JSON is nested too deeply")),
         (b"{}", msgspec.ValidationError("something new"), ("wrong_type", "something new")),
+        (
+            b"\xef\xbb\xbf{}",
+            msgspec.DecodeError("JSON is malformed: invalid character (byte 0)"),
+            ("not_json", "the line starts with a byte order mark; write UTF-8 without one"),
+        ),
         (b"\xff", msgspec.ValidationError("any"), ("not_utf8", "byte 0 is not UTF-8")),
         (
             b"",

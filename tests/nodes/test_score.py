@@ -136,7 +136,7 @@ BAD_REQUESTS: dict[str, tuple[bytes, str, str | None]] = {
     ),
     "not an object": (b"[1]", "wrong_type", None),
     "NaN": (json.dumps(good()).encode().replace(b"3.0", b"NaN"), "not_json", None),
-    "1e400": (json.dumps(good()).encode().replace(b"3.0", b"1e400"), "not_finite", None),
+    "1e400": (json.dumps(good()).encode().replace(b"3.0", b"1e400"), "not_finite", "r1"),
     "a lone surrogate": (json.dumps(good()).encode().replace(b"mobile", b"\\ud800"), "not_json", None),
     "too large": (json.dumps(good() | {"id": "x" * 20_000}).encode(), "too_large", None),
     "no id": (change("id", ...), "missing", None),
@@ -267,8 +267,10 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=6,
 )
-PLACES = ["id", "event_time_ms", "tmax", "user", "context", "candidates", "user.user_id", "user.history",
-          "user.user_activity", "context.position", "candidates.0", "candidates.1.item_id", "candidates.2.bid"]  # fmt: skip
+PLACES = [
+    "id", "event_time_ms", "tmax", "user", "context", "candidates", "user.user_id", "user.history",
+    "user.user_activity", "context.position", "candidates.0", "candidates.1.item_id", "candidates.2.bid",
+]  # fmt: skip
 
 
 @st.composite

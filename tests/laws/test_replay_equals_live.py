@@ -1,0 +1,69 @@
+"""Law 4: the same events give the same stream of example rows, whatever their arrival, shards, chunks and files."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from contracts.app import load_app
+from flows import ingest
+from nodes.simulate import Faults, simulate
+from tests.flows.ingest_files import example_rows, write_lines
+
+CLEAN = Faults(duplicates=0.03, late=0.0, orphans=0.01, malformed=0.0, disorder_s=20.0)
+
+
+@pytest.fixture(scope="module")
+def events(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("events")
+    simulate(folder, impressions=3_000, seed=11, rates=CLEAN)
+    return folder
+
+
+def lines_of(path: Path) -> list[bytes]:
+    return path.read_bytes().splitlines()
+
+
+def in_disorder(lines: list[bytes], seed: int, jitter_s: float) -> list[bytes]:
+    """Another arrival of the same events, none further than `jitter_s` behind a newer one."""
+    draw = random.Random(seed)
+    return sorted(lines, key=lambda line: json.loads(line)["event_time_ms"] + draw.uniform(0, jitter_s * 1000))
+
+
+def rows_of(folder: Path, files: dict[str, list[Path]], **settings: int):
+    app = load_app("adsim", {"ingest": {"segment_rows": 512, "chunk_rows": 1024} | settings})
+    ingest.run(app, files["impressions"], files["clicks"], folder)
+    return example_rows(folder, app)
+
+
+@pytest.fixture(scope="module")
+def rows(events, tmp_path_factory):
+    files = {name: [events / f"{name}.ndjson"] for name in ("impressions", "clicks")}
+    return rows_of(tmp_path_factory.mktemp("straight") / "out", files)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_input_shuffled_within_disorder_gives_the_identical_rows(events, rows, tmp_path, seed):
+    files = {
+        name: [write_lines(tmp_path / f"{name}.ndjson", in_disorder(lines_of(events / f"{name}.ndjson"), seed, 60))]
+        for name in ("impressions", "clicks")
+    }
+    assert lines_of(files["impressions"][0]) != lines_of(events / "impressions.ndjson")
+    assert rows_of(tmp_path / "out", files).equals(rows)
+    assert rows.height > 2_900
+
+
+def test_shards_chunks_and_segments_change_nothing(events, rows, tmp_path):
+    files = {name: [events / f"{name}.ndjson"] for name in ("impressions", "clicks")}
+    assert rows_of(tmp_path / "out", files, shards=1, chunk_rows=331, segment_rows=100).equals(rows)
+
+
+def test_the_same_events_in_several_files_give_the_same_rows(events, rows, tmp_path):
+    draw, files = random.Random(5), {}
+    for name in ("impressions", "clicks"):
+        parts: list[list[bytes]] = [[], [], []]
+        for line in lines_of(events / f"{name}.ndjson"):
+            draw.choice(parts).append(line)
+        files[name] = [write_lines(tmp_path / f"{name}{n}.ndjson", part) for n, part in enumerate(parts)]
+    assert rows_of(tmp_path / "out", files).equals(rows)
