@@ -172,7 +172,7 @@ class _FileCheck:
                 rows = len(breach.rows) or 1  # of the whole frame: no row to name
                 self._note_breach("gx", breach.expectation, breach.column or "", rows, where, breach.code)
             by_row = {row for b in said.breaches if b.code != "not_unique" for row in b.rows}
-            good = frame.select(reasons(contract).is_null()).to_series().to_list()
+            good = frame.with_columns(_good=reasons(contract).is_null())["_good"].to_list()
             differ = [row for row, fine in enumerate(good) if fine == (row in by_row)]
             disagreements += len(differ)
             if differ:

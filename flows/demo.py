@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from contracts.app import App
+from contracts.app import App, shipped_apps
 from contracts.errors import ContractError
 from flows import evaluate, ingest, score, train
 from flows.progress import Progress
@@ -64,7 +64,11 @@ def run(
         RocketError: a stage failed; what stands in `out` until then stays.
     """
     run_folder, stages = RunFolder(out), _Stages(progress)
-    out.mkdir(parents=True, exist_ok=True)
+    about = {
+        "app": str(app.folder) if app.name not in shipped_apps() else app.name,
+        "description": app.config.description,
+    }
+    run_folder.begin(about)
     with PeakMemory() as memory:
         with stages.stage("events", impressions if data is None else None) as figures:
             figures["rows"] = _events(app, run_folder, progress, impressions, data)
@@ -79,7 +83,8 @@ def run(
             )
             figures["rows"] = rows["impressions_read"] + rows["clicks_read"]
         cut_ms, prior = _cut(app, run_folder)
-        with open_weights(run_folder.weights, app.name) as store:
+        publish = app.config.publish
+        with open_weights(run_folder.weights, app.name, keep=publish.keep, ttl_s=publish.ttl_s) as store:
             with stages.stage("train", rows["examples"]) as figures:
                 learnt = train.run(
                     app,
@@ -104,13 +109,7 @@ def run(
     run_folder.write_json("train.json", learnt)
     run_folder.write_json(
         "run.json",
-        {
-            "app": str(app.folder) if app.name not in {"adsim", "kuairand"} else app.name,
-            "description": app.config.description,
-            "cut_ms": cut_ms,
-            "ingest": rows,
-            "stages": stages.took,
-        },
+        about | {"cut_ms": cut_ms, "ingest": rows, "stages": stages.took},
     )
     run_folder.write_json("summary.json", summary)
     progress.stage("report")

@@ -54,7 +54,7 @@ def predict(app: App, examples: Path, checkpoints: Path, from_ms: int, prior: fl
     both.restore(load_newest(checkpoints, app.schema_id))
     parts: list[pl.DataFrame] = []
     for batch in held_out(examples, from_ms, app.schema_id):
-        booster = both.trainer.predict(batch.frame).booster
+        booster = both.trainer.predict(batch.frame, averaged=True).booster
         linear = None if both.linear is None else both.linear.predict(batch.frame)
         parts.append(
             batch.frame.select("impression_id", "user_id", "item_id", "event_time_ms", "label").with_columns(

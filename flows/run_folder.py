@@ -1,6 +1,7 @@
 """Where the parts of one run lie: every command that takes `--run DIR` finds them here."""
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,23 @@ class RunFolder:
     def ledger(self) -> Path:
         """One row an event read."""
         return self.root / "ledger.parquet"
+
+    def begin(self, figures: dict[str, Any]) -> None:
+        """Make the folder ready for a new run: what an earlier run left in it goes, nothing else.
+
+        Raises:
+            ContractError: the folder holds something that is no run of Rocket.
+        """
+        if self.root.exists() and any(self.root.iterdir()) and not (self.root / "run.json").is_file():
+            raise ContractError(
+                f"{self.root}: is not empty and holds no run (no run.json); give a new folder with --out"
+            )
+        for folder in (self.events, self.ingest, self.checkpoints, self.weights):
+            shutil.rmtree(folder, ignore_errors=True)
+        for path in (self.summary, self.report, self.predictions, self.ledger):
+            path.unlink(missing_ok=True)
+        self.root.mkdir(parents=True, exist_ok=True)
+        self.write_json("run.json", figures)
 
     def write_json(self, name: str, figures: dict[str, Any]) -> None:
         """Keep a stage's figures beside the run, whole or not at all."""

@@ -5,7 +5,8 @@ Here the average decays with rows learnt, so that it follows drift, and only the
 a table moves rarely, and by ever smaller steps.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +44,18 @@ class DecayingAverage:
     def state(self) -> dict[str, Tensor]:
         """The averaged parameters, by name."""
         return {name: tensor.clone() for name, tensor in self._average.items()}
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """The net computes with the averages inside the `with` block, and with its own parameters after it."""
+        own = {name: parameter.data for name, parameter in self._net.named_parameters()}
+        for name, parameter in self._net.named_parameters():
+            parameter.data = self._average[name]
+        try:
+            yield
+        finally:
+            for name, parameter in self._net.named_parameters():
+                parameter.data = own[name]
 
     def load(self, state: Mapping[str, Tensor], rows: int) -> None:
         """Go on from another average's `state` after `rows` rows in all."""

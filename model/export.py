@@ -17,7 +17,7 @@ def light_arrays(trainer: Trainer) -> dict[str, np.ndarray]:
     arrays = {"embedding": _array(table["embedding"][:rows])}
     if "wide" in table:
         arrays["wide"] = _array(table["wide"][:rows, 0])
-    return arrays | {name: _array(tensor) for name, tensor in trainer.average.state().items()}
+    return arrays | {name: _array(tensor) for name, tensor in trainer.averages["light"].state().items()}
 
 
 def _array(tensor: Tensor) -> np.ndarray:

@@ -149,6 +149,5 @@ class AttentionPooling(nn.Module):
         query_BLD = query_BD.unsqueeze(1).expand_as(sequence_BLD)
         pairs = torch.cat((query_BLD, sequence_BLD, query_BLD - sequence_BLD, query_BLD * sequence_BLD), dim=2)
         score_BL: Tensor = self.score(pairs).squeeze(2).float().masked_fill(~mask_BL, -1e9)
-        weight_BL = score_BL.softmax(1) * mask_BL
-        pooled_BD: Tensor = (weight_BL.unsqueeze(2) * sequence_BLD).sum(1)
+        pooled_BD: Tensor = (score_BL.softmax(1).unsqueeze(2) * sequence_BLD).sum(1)  # 0 where there is no position
         return pooled_BD

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,7 +63,8 @@ class Trainer:
         self._hint = hint_named(config.rocket.hint)
         self.nets = RocketNets(app, seed=self.seed, device=self.device)
         self._adam = FlatAdam(self.nets.nets.values(), lr=config.train.dense_lr)
-        self.average = DecayingAverage(self.nets.light, config.train.average_rows)  #: the light tower to publish
+        halflife = config.train.average_rows
+        self.averages = {name: DecayingAverage(net, halflife) for name, net in self.nets.nets.items()}
         self.bf16 = use_bf16(config.train, self.nets.booster, self.device)
         self._draws = any(
             isinstance(module, nn.modules.dropout._DropoutNd)  # noqa: SLF001  # the common base of all dropouts
@@ -125,15 +126,27 @@ class Trainer:
         for table, touched in judged.touched:
             table.update(touched)
         self._adam.step()
-        self.average.update(batch.rows)
+        for average in self.averages.values():
+            average.update(batch.rows)
         self.nets.observe(batch)
         self._move_running(figures, batch.rows)
         self.step += 1
         self.rows_learnt += batch.rows
         return _predictions(judged, figures)
 
-    def predict(self, rows: pl.DataFrame | Batch) -> Predictions:
-        """Probabilities of some rows, any number of them, without learning; float32, no dropout."""
+    def predict(self, rows: pl.DataFrame | Batch, *, averaged: bool = False) -> Predictions:
+        """Probabilities of some rows, any number of them, without learning; float32, no dropout.
+
+        Args:
+            rows: as for `learn`.
+            averaged: with the averaged towers, as they are published, in place of the newest.
+        """
+        with ExitStack() as stack:
+            for average in self.averages.values() if averaged else ():
+                stack.enter_context(average.applied())
+            return self._predict(rows)
+
+    def _predict(self, rows: pl.DataFrame | Batch) -> Predictions:
         whole = rows if isinstance(rows, Batch) else to_batch(rows, self.app)
         for net in self.nets.nets.values():
             net.eval()
@@ -159,7 +172,8 @@ class Trainer:
             state |= {f"optimizer.table.{name}.{part}": tensor for part, tensor in table.accumulators().items()}
         for name, net in self.nets.nets.items():
             state |= {f"model.{name}.{key}": tensor.clone() for key, tensor in net.state_dict().items()}
-        state |= {f"model.average.{key}": tensor for key, tensor in self.average.state().items()}
+        for name, average in self.averages.items():
+            state |= {f"model.average.{name}.{key}": tensor for key, tensor in average.state().items()}
         state |= {f"optimizer.dense.{key}": tensor for key, tensor in self._adam.state().items()}
         return {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
 
@@ -203,8 +217,9 @@ class Trainer:
         for name, net in self.nets.nets.items():
             start = f"model.{name}."
             net.load_state_dict({key.removeprefix(start): t for key, t in state.items() if key.startswith(start)})
-        start = "model.average."
-        self.average.load({key.removeprefix(start): t for key, t in state.items() if key.startswith(start)}, rows)
+        for name, average in self.averages.items():
+            start = f"model.average.{name}."
+            average.load({key.removeprefix(start): t for key, t in state.items() if key.startswith(start)}, rows)
         start = "optimizer.dense."
         self._adam.load({key.removeprefix(start): t for key, t in state.items() if key.startswith(start)})
         self.seed, self.step, self.rows_learnt = seed, step, rows

@@ -118,7 +118,7 @@ def _of_requests(asked: Asked, reader: RequestReader, app: App, first_line: int,
         frames["requests"] = (whole, asked.requests.with_columns(_line=message_of + first_line))
         each = _part(app.requests, reader.candidate_columns, "candidates")
         of_line = message_of.gather(asked.request_of.tolist()) + first_line
-        said = asked.candidates.select(reasons(each)).to_series().to_list()
+        said = asked.candidates.with_columns(_reason=reasons(each))["_reason"].to_list()
         # A candidate that could not be read stands as a row of nulls: it says nothing of the columns.
         readable = [asked.refused.get(row) in {None, why} for row, why in enumerate(said)]
         frames["candidates"] = (each, asked.candidates.with_columns(_line=of_line).filter(pl.Series(readable)))

@@ -24,7 +24,7 @@ _FIRST_CLICKS = 12
 _MOST_DAYS = 3650.0
 #: Click delays in seconds: share, median and sigma of each log-normal part.
 DELAYS = ((0.854, 8.0, 1.0), (0.14, 60.0, 0.7), (0.006, 1500.0, 0.7))
-_TRUTH = pa.schema([("impression_id", pa.string()), ("p_truth", pa.float64()), ("event_time_ms", pa.int64())])
+_TRUTH = pa.schema([("impression_id", pa.large_string()), ("p_truth", pa.float64()), ("event_time_ms", pa.int64())])
 
 
 class _Run:
@@ -76,7 +76,9 @@ class _Run:
         self.counts["impressions_duplicate"] += int(sent.repeated.sum())
         self.counts["impressions_late"] += int(sent.late.sum())
         self._click(rows, number, truth, sent.late, next_ms)
-        return pa.table([names.to_arrow(), truth, rows.time_ms], schema=_TRUTH)
+        frame = pl.DataFrame({"impression_id": names, "p_truth": truth, "event_time_ms": rows.time_ms})
+        # by way of Polars: given NumPy arrays, pyarrow would import pandas, a second of CPU
+        return frame.to_arrow(compat_level=pl.CompatLevel.oldest())
 
     def _lines(self, rows: Rows, names: pl.Series, sent: Sent) -> pl.Series:
         history = self._histories.column(int(rows.time_ms.min()), self._adverts["item_id"])

@@ -130,13 +130,12 @@ class World:
         likes = np.argsort(rng.random((USERS, CATEGORIES)), axis=1) < _FAVOURITES
         taste = _pair(TASTE, seen, likes.astype(np.float64))
         people = main["user"] + main["segment"][self.segment] + main["age"][self.age]
-        adverts = (
-            main["ad"] + main["campaign"][self.campaign] + main["category"][self.category] + main["format"][self.format]
+        adverts = sum(main[name][getattr(self, name)] for name in ("campaign", "category", "format")) + main["ad"]
+        by_category = taste + pair["segment", "category"][self.segment]
+        by_format = pair["age", "format"][self.age]
+        self.user_ad = (people[:, None] + adverts + by_category[:, self.category] + by_format[:, self.format]).astype(
+            np.float32
         )
-        person_category = taste + pair["segment", "category"][self.segment]
-        self.user_ad = (
-            people[:, None] + adverts + person_category[:, self.category] + pair["age", "format"][self.age][:, self.format]
-        ).astype(np.float32)  # fmt: skip
         self.site_ad = (
             main["site"][:, None] + pair["site_group", "category"][self.site_group][:, self.category]
         ).astype(np.float32)

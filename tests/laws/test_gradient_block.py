@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from contracts.app import load_app
 from model.boosters import BOOSTERS
 from model.hints import HINTS
 from model.losses import rocket_loss
@@ -18,14 +19,17 @@ TERMS = ("light", "booster", "hint")
 GROUPS = ("light_own", "light_rows", "booster_rows_of_light_features", "booster_only_rows", "booster_own")
 
 
-def felt(
-    folder: Path, term: str, *, booster: str, hint: str, sharing: str, block: bool, updates: bool
-) -> dict[str, float]:
+def felt(term: str, *, booster: str, hint: str, sharing: str, block: bool, updates: bool) -> dict[str, float]:
     """The largest gradient that one loss term alone puts on each group of parameters."""
-    app = small_app(
-        folder,
+    app = load_app(  # it has rows that only the booster reads
+        "kuairand",
         {
-            "model": {"sharing": sharing, "booster": {"kind": booster, "pooling": "attention"}},
+            "model": {
+                "embedding_dim": 4,
+                "sharing": sharing,
+                "light": {"hidden": [8]},
+                "booster": {"kind": booster, "pooling": "attention", "hidden": [16], "cross_layers": 1},
+            },
             "rocket": {"light_updates_shared": updates},
             "train": {"precision": "fp32", "device": "cpu"},
         },
@@ -83,26 +87,22 @@ def expected(term: str, *, sharing: str, block: bool, updates: bool) -> set[str]
 @pytest.mark.parametrize(
     ("sharing", "block", "updates"), list(product(("shared", "separate"), (True, False), (True, False)))
 )
-def test_each_parameter_group_feels_the_terms_that_the_table_says(
-    tmp_path: Path, sharing: str, *, block: bool, updates: bool
-) -> None:
+def test_each_parameter_group_feels_the_terms_that_the_table_says(sharing: str, *, block: bool, updates: bool) -> None:
     for term in TERMS:
-        got = felt(
-            tmp_path / "app", term, booster="dcn_v2", hint="logit_mse", sharing=sharing, block=block, updates=updates
-        )
+        got = felt(term, booster="dcn_v2", hint="logit_mse", sharing=sharing, block=block, updates=updates)
         wanted = expected(term, sharing=sharing, block=block, updates=updates)
         assert {group for group in GROUPS if got[group] > 0} == wanted, term
 
 
 @pytest.mark.parametrize(("booster", "hint"), list(product(BOOSTERS, HINTS)))
-def test_the_hint_never_reaches_what_only_the_booster_has(tmp_path: Path, booster: str, hint: str) -> None:
+def test_the_hint_never_reaches_what_only_the_booster_has(booster: str, hint: str) -> None:
     for sharing in ("shared", "separate"):
         given = {"booster": booster, "hint": hint, "sharing": sharing, "updates": True}
-        blocked = felt(tmp_path / "app", "hint", block=True, **given)
+        blocked = felt("hint", block=True, **given)
         assert blocked["booster_own"] == 0.0
         assert blocked["booster_only_rows"] == 0.0
         assert blocked["light_own"] > 0
-        free = felt(tmp_path / "app", "hint", block=False, **given)
+        free = felt("hint", block=False, **given)
         assert free["booster_own"] > 0
 
 

@@ -111,6 +111,7 @@ def test_a_redelivery_across_a_kill_is_refused_all_the_same(
     log = write_log(tmp_path / "examples", app, pl.concat(parts), 97)
     whole = train.run(app, log, tmp_path / "whole")
     assert (whole["redelivered"], whole["examples"]) == (395, LEARNT)
+    assert load_newest(tmp_path / "whole", app.schema_id).meta["redelivered"] == 95  # 300 lie behind its position
     for steps in (12, 1):  # minibatch 13 is the one in whose midst the redelivery lies
         with monkeypatch.context() as patch:
             killed_after(patch, steps)

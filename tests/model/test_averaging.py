@@ -8,6 +8,8 @@ from torch import nn
 from contracts.app import load_app
 from model.averaging import DecayingAverage
 from model.export import light_arrays
+from model.published import PublishedLight
+from model.tensors import to_batch
 from model.trainer import Trainer
 from nodes.fake_traffic import examples
 
@@ -56,4 +58,19 @@ def test_the_average_goes_on_where_it_stood() -> None:
         resumed.learn(frame[start : start + 128])
     one, other = light_arrays(straight), light_arrays(resumed)
     assert all(np.array_equal(one[name], other[name]) for name in one)
-    assert torch.equal(straight.average.state()["bias"], resumed.average.state()["bias"])
+    assert torch.equal(straight.averages["light"].state()["bias"], resumed.averages["light"].state()["bias"])
+
+
+def test_judging_with_the_averages_leaves_the_nets_as_they_were() -> None:
+    app = load_app("adsim", {"train": {"precision": "fp32"}})
+    trainer, frame = Trainer(app), examples(app, 512, seed=7)
+    for start in range(0, 512, 128):
+        trainer.learn(frame[start : start + 128])
+    before, newest = trainer.state(), trainer.predict(frame)
+    averaged = trainer.predict(frame, averaged=True)
+    assert not np.array_equal(newest.light, averaged.light)
+    assert not np.array_equal(newest.booster, averaged.booster)
+    assert np.array_equal(trainer.predict(frame).light, newest.light)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in trainer.state().items())
+    published = PublishedLight(light_arrays(trainer), app).logits(to_batch(frame, app))
+    np.testing.assert_allclose(averaged.light_logit, published, atol=1e-5)

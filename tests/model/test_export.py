@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from contracts.app import load_app
 from model.export import light_arrays
 from model.tensors import to_batch
 from model.trainer import Trainer
@@ -14,8 +15,10 @@ from tests.random_examples import random_examples, small_app
 
 @pytest.mark.parametrize("sharing", ["shared", "separate"])
 @pytest.mark.parametrize("wide", [True, False])
-def test_names_and_shapes_are_pinned(tmp_path: Path, sharing: str, *, wide: bool) -> None:
-    app = small_app(tmp_path / "app", {"model": {"sharing": sharing, "light": {"wide": wide, "hidden": [8, 4]}}})
+def test_names_and_shapes_are_pinned(sharing: str, *, wide: bool) -> None:
+    model = {"embedding_dim": 4, "sharing": sharing, "light": {"wide": wide, "hidden": [8, 4]}}
+    app = load_app("kuairand", {"model": model})
+    assert app.layout.rows > app.layout.light_rows  # there are rows to leave behind
     arrays = light_arrays(Trainer(app))
     rows, inputs = app.layout.light_rows, len(app.layout.light_ids) * 4 + len(app.layout.light_dense)
     expected = {
