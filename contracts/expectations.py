@@ -123,7 +123,7 @@ def _of_column(column: Column, contract: DataContract, *, unique: bool) -> list[
     made: list[tuple[str, Expectation]] = []
     if column.required:
         made.append(("missing", ExpectColumnValuesToNotBeNull(column=name)))
-    if False:
+    if column.physical == "double":
         made.append(("not_finite", _between(name, -sys.float_info.max, sys.float_info.max)))
     if column.minimum is not None or column.maximum is not None:
         made.append(("range", _between(name, *_bounds(column, contract))))
@@ -175,7 +175,7 @@ def _typed(column: Column) -> list[Any]:
     words = list(column.allowed or ())
     if column.physical == "int64":
         return [int(word) for word in words]
-    if False:
+    if column.physical == "double":
         return [float(word) for word in words]
     if column.physical == "boolean":
         return [word.lower() == "true" for word in words]
@@ -232,7 +232,7 @@ def _to_pandas(frame: pl.DataFrame, contract: DataContract) -> pd.DataFrame:
             text = pl.struct(column.name).struct.json_encode()
             made.append(pl.when(value.is_not_null()).then(text).alias(column.name))
             made.append(value.list.len().cast(pl.Int64).alias(_length_of(column)))
-        elif False:
+        elif column.physical == "double":
             plain = pl.when(value == 0).then(0.0).otherwise(value)  # Arrow's `isin` tells -0 from 0
             made.append(plain.alias(column.name))
         else:

@@ -104,13 +104,13 @@ class Train(Section):
     wide_lr: float = Field(default=0.02, gt=0)
     dense_lr: float = Field(default=0.002, gt=0)
     embedding_init: float = Field(default=0.01, gt=0)
-    average_rows: int = Field(default=8192, ge=0)  #: half-life of the averaged towers that are published and judged; 0: none
+    average_rows: int = Field(default=8192, ge=0)  #: half-life of the averaged towers that are published; 0: none
     accumulator_init: float = Field(default=1e-12, gt=0)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: str = "auto"
     threads: int = Field(default=1, ge=1)
     linear: bool = True  #: train the hashed logistic regression yardstick beside
-    linear_lr: float = Field(default=0.15, gt=0)  #: alpha of its FTRL
+    linear_lr: float = Field(default=0.1, gt=0)  #: alpha of its FTRL
     checkpoint: Checkpoint = Checkpoint()
 
 

@@ -6,7 +6,9 @@ from torch import nn
 from contracts.errors import ContractError
 from contracts.sections import Train
 
-#: On a CPU, bf16 pays once a minibatch costs the booster that many multiplications; below, casting eats the gain.
+#: On a CPU, bf16 pays once a minibatch costs the booster that many multiplications (weights x rows); below, casting
+#: eats the gain. Measured on a Zen 4 core, co-training speed in bf16 over fp32: 6-23 million .92-1.02; 36 million 1.14;
+#: 60-85 million 1.16-1.21; 140-340 million 1.24-1.57; 950 million 1.88.
 _CPU_MULTIPLICATIONS = 30_000_000
 
 

@@ -1,12 +1,10 @@
 """Co-training, one minibatch at a time: predict first, then learn. All that steers it is in its state (law 3)."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import polars as pl
 import torch
 from torch import Tensor, nn
@@ -18,23 +16,11 @@ from model.hints import hint_named
 from model.losses import Terms, rocket_loss
 from model.optimizers import FlatAdam
 from model.precision import pick_device, use_bf16
-from model.rocket import Judged, RocketNets
+from model.predictions import Predictions, joined, predictions_of
+from model.rocket import RocketNets
 from model.tensors import Batch, to_batch
 
-Floats = npt.NDArray[np.float64]
 _PREDICT_ROWS = 16_384  # bounds the memory of `predict`, whatever it is asked
-
-
-class Predictions(NamedTuple):
-    """What the nets said of some rows, and after learning what it cost."""
-
-    light: Floats  #: probabilities [rows]
-    booster: Floats | None  #: probabilities [rows]; None when the light net trains alone
-    light_logit: Floats
-    booster_logit: Floats | None
-    #: after `learn`: loss_light, loss_booster, hint (before lambda), hint_weight (lambda now), grad_norm_light,
-    #: grad_norm_booster (of the towers); losses in nats a row
-    terms: dict[str, float]
 
 
 class Trainer:
@@ -132,7 +118,7 @@ class Trainer:
         self._move_running(figures, batch.rows)
         self.step += 1
         self.rows_learnt += batch.rows
-        return _predictions(judged, figures)
+        return predictions_of(judged.light_B, judged.booster_B, figures)
 
     def predict(self, rows: pl.DataFrame | Batch, *, averaged: bool = False) -> Predictions:
         """Probabilities of some rows, any number of them, without learning; float32, no dropout.
@@ -150,16 +136,13 @@ class Trainer:
         whole = rows if isinstance(rows, Batch) else to_batch(rows, self.app)
         for net in self.nets.nets.values():
             net.eval()
-        parts = [
-            _predictions(self.nets.predict(whole.slice(start, start + _PREDICT_ROWS).to(self.device)), {})
-            for start in range(0, max(whole.rows, 1), _PREDICT_ROWS)
-        ]
+        parts = []
+        for start in range(0, max(whole.rows, 1), _PREDICT_ROWS):
+            judged = self.nets.predict(whole.slice(start, start + _PREDICT_ROWS).to(self.device))
+            parts.append(predictions_of(judged.light_B, judged.booster_B, {}))
         for net in self.nets.nets.values():
             net.train()
-        light, light_logit = (np.concatenate([part[i] for part in parts]) for i in (0, 2))
-        taught = [(part.booster, part.booster_logit) for part in parts]
-        booster, booster_logit = (_joined([pair[i] for pair in taught]) for i in (0, 1))
-        return Predictions(light, booster, light_logit, booster_logit, {})
+        return joined(parts)
 
     def state(self) -> dict[str, Tensor]:
         """Copies of all tensors that steer training, on the CPU.
@@ -185,6 +168,7 @@ class Trainer:
             "seed": self.seed,
             "step": self.step,
             "rows_learnt": self.rows_learnt,
+            "bf16": self.bf16,
             "running_logloss": {"light": self._running_light, "booster": self._running_booster},
         }
 
@@ -224,6 +208,8 @@ class Trainer:
         self._adam.load({key.removeprefix(start): t for key, t in state.items() if key.startswith(start)})
         self.seed, self.step, self.rows_learnt = seed, step, rows
         self._running_light, self._running_booster = light, booster
+        if self.app.config.train.precision == "auto":  # what "auto" once chose stays, on whatever machine it goes on
+            self.bf16 = bool(meta.get("bf16", self.bf16))
 
     def _autocast(self) -> AbstractContextManager[object]:
         return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
@@ -255,20 +241,3 @@ class Trainer:
         keep = 0.5 ** (rows / self.app.config.rocket.gate_halflife_rows)
         self._running_light = keep * self._running_light + (1 - keep) * figures["loss_light"]
         self._running_booster = keep * self._running_booster + (1 - keep) * figures.get("loss_booster", 0.0)
-
-
-def _predictions(judged: Judged, figures: dict[str, float]) -> Predictions:
-    light = judged.light_B.detach().double().cpu()
-    booster = None if judged.booster_B is None else judged.booster_B.detach().double().cpu()
-    return Predictions(
-        light.sigmoid().numpy(),
-        None if booster is None else booster.sigmoid().numpy(),
-        light.numpy(),
-        None if booster is None else booster.numpy(),
-        figures,
-    )
-
-
-def _joined(parts: Sequence[Floats | None]) -> Floats | None:
-    known = [part for part in parts if part is not None]
-    return np.concatenate(known) if known else None

@@ -2,8 +2,9 @@
 
 import io
 
-import apache_beam as beam
 import polars as pl
+from apache_beam.coders import Coder
+from apache_beam.coders.typecoders import registry
 
 
 def to_bytes(frame: pl.DataFrame) -> bytes:
@@ -22,7 +23,7 @@ def from_bytes(data: bytes) -> pl.DataFrame:
     return pl.read_ipc_stream(data)
 
 
-class FrameCoder(beam.coders.Coder):
+class FrameCoder(Coder):
     """Beam coder for `polars.DataFrame`; importing this module registers it."""
 
     def encode(self, value: pl.DataFrame) -> bytes:
@@ -42,4 +43,4 @@ class FrameCoder(beam.coders.Coder):
         return pl.DataFrame
 
 
-beam.coders.registry.register_coder(pl.DataFrame, FrameCoder)
+registry.register_coder(pl.DataFrame, FrameCoder)

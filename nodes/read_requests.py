@@ -4,11 +4,9 @@ Nothing in them is trusted: size first, then syntax, then types, then the contra
 alone; what is wrong with the request itself refuses the request. Nothing here raises.
 """
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from operator import attrgetter
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -18,14 +16,8 @@ from contracts.app import App
 from contracts.odcs import Column, DataContract
 from contracts.rowcheck import reasons
 from contracts.serving import Problem
+from nodes.request_types import problem_of, request_of, struct_of
 
-_TYPES: dict[str, Any] = {
-    "string": str,
-    "int64": Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)],
-    "double": float,
-    "boolean": bool,
-    "list<string>": list[str],
-}
 #: What a decoder may raise on bytes from outside.
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
 _LONGEST_ID = 256  # characters of an id that is echoed though its request is refused
@@ -94,9 +86,9 @@ class RequestReader:
         self.request_columns = tuple(parts["envelope"] + parts["user"] + parts["context"])
         self.candidate_columns = tuple(parts["candidate"])
         self._item_id = app.requests.role("item_id")
-        made = {name: _struct(name, part) for name, part in parts.items() if name != "envelope"}
-        self._whole: Any = msgspec.json.Decoder(_request(made, made["candidate"].struct))
-        self._loose: Any = msgspec.json.Decoder(_request(made, msgspec.Raw))
+        made = {name: struct_of(name, part) for name, part in parts.items() if name != "envelope"}
+        self._whole: Any = msgspec.json.Decoder(request_of(made, made["candidate"].struct))
+        self._loose: Any = msgspec.json.Decoder(request_of(made, msgspec.Raw))
         self._candidate = msgspec.json.Decoder(made["candidate"].struct)
         self._named, self._item = msgspec.json.Decoder(_Named), msgspec.json.Decoder(_Item)
         self._get = {name: part.get for name, part in made.items()}
@@ -208,73 +200,6 @@ class RequestReader:
         if wrong.null_count() < wrong.len():
             for row in wrong.is_not_null().arg_true().to_list():
                 asked.refused.setdefault(row, wrong[row])
-
-
-@dataclass(frozen=True)
-class _Part:
-    """The msgspec type of one object of a request, and how its values are taken out."""
-
-    struct: type[msgspec.Struct]
-    get: Callable[[Any], tuple[Any, ...]]
-    nothing: tuple[Any, ...]
-
-
-def _struct(name: str, columns: Sequence[Column]) -> _Part:
-    """Fields are numbered and renamed, so that a column may have any name."""
-    fields = [
-        (f"f{number}", _TYPES[c.physical]) if c.required else (f"f{number}", _TYPES[c.physical] | None, None)
-        for number, c in enumerate(columns)
-    ]
-    fields.sort(key=len)  # those without a default come first
-    struct = msgspec.defstruct(
-        name.capitalize(),
-        fields,
-        rename={f"f{number}": c.name for number, c in enumerate(columns)},
-        forbid_unknown_fields=True,
-    )
-    names = [f"f{number}" for number in range(len(columns))]
-    if len(names) > 1:
-        return _Part(struct, attrgetter(*names), (None,) * len(names))
-    one = attrgetter(*names) if names else None
-    return _Part(struct, lambda row: (one(row),) if one else (), (None,) * len(names))
-
-
-def _request(made: dict[str, _Part], candidate: Any) -> type[msgspec.Struct]:
-    """The type of a whole request: `contracts.serving.AdRequest` with the app's columns inside."""
-    return msgspec.defstruct(
-        "Request",
-        [
-            ("id", str),
-            ("event_time_ms", _TYPES["int64"]),
-            ("user", made["user"].struct),
-            ("context", made["context"].struct),
-            ("candidates", list[candidate]),
-            ("tmax", _TYPES["int64"] | None, None),
-        ],
-        forbid_unknown_fields=True,
-    )
-
-
-def problem_of(error: Exception) -> Problem:
-    """The code of what the parser says.
-
-    >>> problem_of(msgspec.ValidationError("Object missing required field `x`")).code
-    'missing'
-    """
-    said = " ".join(str(error).split())[:300]
-    if isinstance(error, RecursionError):
-        return Problem("not_json", "the request is nested too deeply")
-    if isinstance(error, UnicodeDecodeError):
-        return Problem("not_utf8", "the request is not UTF-8")
-    if not isinstance(error, msgspec.ValidationError):
-        return Problem("not_json", said)
-    if "missing required field" in said or "got `null`" in said:
-        return Problem("missing", said)
-    if "unknown field" in said:
-        return Problem("unknown_column", re.sub("field", "column", said))
-    if "out of range" in said:
-        return Problem("not_finite", said)
-    return Problem("wrong_type", said)
 
 
 def _some(contract: DataContract, columns: Sequence[Column]) -> DataContract:

@@ -11,10 +11,8 @@ A reader that sees the pointer move therefore finds every byte; it verifies each
 import getpass
 import json
 import os
-import re
 import socket
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -26,6 +24,7 @@ from contracts import names
 from contracts.errors import CorruptError, FencedError, RocketError, StoreError
 from contracts.weights import WeightManifest, Weights
 from nodes import redis_scripts as lua
+from nodes.redis_errors import masked, speaking
 from nodes.verify_weights import MAX_MANIFEST_BYTES, assemble, manifest_bytes, read_manifest
 
 #: Chunks of a version that is not yet released expire after that long.
@@ -33,15 +32,6 @@ STAGING_S = 3600
 _MANIFESTS_AT_ONCE = 256
 #: A publish looks for itself among the versions kept and so many before them.
 _ALSO_COMPARED = 32
-
-
-def masked(url: str) -> str:
-    """The URL without its password, to show.
-
-    >>> masked("redis://:secret@host:6379/0"), masked("redis://host")
-    ('redis://:***@host:6379/0', 'redis://host')
-    """
-    return re.sub(r"(password=)[^&]*", r"\1***", re.sub(r"(//[^:/@]*):.*@", r"\1:***@", url))
 
 
 class RedisWeights:
@@ -118,7 +108,7 @@ class RedisWeights:
         made = msgspec.structs.replace(manifest, model=self.model, version=version)
         data = manifest_bytes(made)
         keys = self._keys(made)
-        with self._speaking():
+        with speaking(self.url):
             for key, chunk in zip(keys[1:], chunks, strict=True):
                 self._redis.set(key, chunk, ex=STAGING_S)
             self._redis.set(keys[0], data, ex=STAGING_S)
@@ -147,7 +137,7 @@ class RedisWeights:
         name = f"version {asked} of model '{self.model}'"
         keys = self._keys(manifest)[1:]
         lengths = [length for blob in manifest.blobs for length in blob.chunks]
-        with self._speaking():
+        with speaking(self.url):
             asking = self._redis.pipeline(transaction=False)
             for key in keys:
                 asking.strlen(key)
@@ -159,7 +149,7 @@ class RedisWeights:
             if held != length:
                 state = f"has {held} bytes instead of {length}" if held or not length else "is missing"
                 raise CorruptError(f"{name}: chunk {number} {state}; publish it again or roll back")
-        with self._speaking():
+        with speaking(self.url):
             chunks = [self._redis.get(key) or b"" for key in keys]
         return assemble(manifest, chunks)
 
@@ -170,7 +160,7 @@ class RedisWeights:
             StoreError: no such version. CorruptError, SchemaMismatchError: as `fetch`.
         """
         key = names.manifest_key(self.model, version)
-        with self._speaking():
+        with speaking(self.url):
             length = int(self._redis.strlen(key))
             data = self._redis.get(key) if 0 < length <= MAX_MANIFEST_BYTES else None
         if not length:
@@ -186,7 +176,7 @@ class RedisWeights:
 
     def releases(self, count: int = 100) -> list[dict[str, str]]:
         """The newest entries of the stream of releases, oldest first: at_ms, action, version, from, epoch, who, why."""
-        with self._speaking():
+        with speaking(self.url):
             entries = self._redis.xrevrange(names.releases_key(self.model), count=count)
         return [
             {"at_ms": at.decode().split("-")[0]} | {k.decode(): v.decode(errors="replace") for k, v in fields.items()}
@@ -202,7 +192,7 @@ class RedisWeights:
         self.fetch(version)
         manifest = self.manifest(version)
         keys = self._keys(manifest)
-        with self._speaking():
+        with speaking(self.url):
             length = int(self._redis.strlen(keys[0]))
         lengths = [length, *(length for blob in manifest.blobs for length in blob.chunks)]
         self._run(
@@ -218,7 +208,7 @@ class RedisWeights:
         return [names.manifest_key(self.model, manifest.version), *blobs]
 
     def _pointer(self) -> dict[str, Any]:
-        with self._speaking():
+        with speaking(self.url):
             raw = self._redis.get(names.current_key(self.model))
         if raw is None:
             return {"version": 0, "epoch": 0, "last": 0, "released": 0}
@@ -236,7 +226,7 @@ class RedisWeights:
 
     def _held(self, newest: int | None = None) -> list[WeightManifest]:
         """Manifests of the released versions (or only of the last so many releases), oldest first."""
-        with self._speaking():
+        with speaking(self.url):
             entries = self._redis.xrevrange(names.releases_key(self.model), count=newest)
             numbers = sorted({int(fields[b"version"]) for _, fields in entries if fields[b"action"] == b"publish"})
             held: list[WeightManifest] = []
@@ -259,7 +249,7 @@ class RedisWeights:
 
     def _run(self, script: str, keys: list[str], args: list[Any]) -> str:
         """Run a script and turn its refusals into errors."""
-        with self._speaking():
+        with speaking(self.url):
             code, detail = (part.decode() for part in self._redis.eval(script, len(keys), *keys, *args))
         if code == "fenced":
             raise FencedError(
@@ -273,35 +263,6 @@ class RedisWeights:
         if code == "partial":
             raise StoreError(f"{self.url}: {detail} is not there whole (evicted or deleted); publish the version again")
         return detail
-
-    @contextmanager
-    def _speaking(self) -> Iterator[None]:
-        """Turn the client's errors into one sentence with the URL and the mend."""
-        try:
-            yield
-        except redis.RedisError as error:
-            raise StoreError(f"{self.url}: {_mend(error)}") from error
-
-
-def _mend(error: redis.RedisError) -> str:
-    said = " ".join(str(error).split())[:200]
-    if isinstance(error, redis.exceptions.AuthenticationError):
-        return f"the server wants another user or password ({said}); put them into the URL"
-    if isinstance(error, redis.exceptions.NoPermissionError):
-        return f"this user may not do that ({said}); give it the commands and the keys ctr:*"
-    if isinstance(error, redis.exceptions.ReadOnlyError):
-        return f"the server is a read-only replica ({said}); publish to the primary"
-    if isinstance(error, redis.exceptions.OutOfMemoryError):
-        return f"the server is out of memory ({said}); raise maxmemory, or lower publish.keep and publish.ttl_s"
-    if isinstance(error, redis.exceptions.BusyLoadingError):
-        return "the server is still loading its data; try again in a moment"
-    if isinstance(error, redis.exceptions.TimeoutError):
-        return f"no answer in time ({said}); check the server and the network"
-    if isinstance(error, redis.exceptions.ConnectionError):
-        return f"cannot be reached ({said}); start Redis or Valkey there, or give another --weights"
-    if "MISCONF" in said:
-        return f"the server cannot save to its disk ({said}); free space there"
-    return f"the server refused ({said})"
 
 
 def _same(known: WeightManifest, asked: WeightManifest) -> bool:

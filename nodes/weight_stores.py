@@ -6,7 +6,8 @@ from pathlib import Path
 
 from contracts.errors import StoreError, did_you_mean
 from nodes.embedded_valkey import EmbeddedValkey
-from nodes.redis_weights import RedisWeights, masked
+from nodes.redis_errors import masked
+from nodes.redis_weights import RedisWeights
 
 _SCHEMES = ("redis", "rediss", "unix")
 

@@ -56,7 +56,7 @@ class Reader(threading.Thread):
                 if row < self.rows:
                     raise AssertionError(f"the log shrank from {self.rows} to {row}")
                 self.rows, self.reads = row, self.reads + 1
-                time.sleep(0.005)
+                time.sleep(0.03)
         except BaseException as error:
             self.failure = error
 
