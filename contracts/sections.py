@@ -43,7 +43,7 @@ class Sampling(Section):
     """Negative down-sampling, repeatable by hash of the impression id, and its calibration."""
 
     negative_keep_rate: float = Field(default=1.0, gt=0, le=1)
-    #: exactly one of the two. weight: kept negatives weigh 1 / rate; logit: + ln(rate) in training
+    #: exactly one of the two. weight: kept negatives weigh 1 / rate; logit: - ln(rate) on every logit in training
     correction: Literal["weight", "logit"] = "weight"
 
 

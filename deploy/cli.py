@@ -44,10 +44,7 @@ class _Verbs(TyperGroup):
         module, help_line = VERBS[cmd_name]
         if cmd_name not in ctx.meta.get(_ASKED, ()):
             return TyperCommand(cmd_name, help=help_line)
-        try:
-            command = importlib.import_module(f"deploy.commands.{module}")
-        except ModuleNotFoundError as error:
-            raise RocketError(_missing(error)) from error
+        command = importlib.import_module(f"deploy.commands.{module}")
         made = typer.main.get_command(command.app)
         made.name = cmd_name
         return made
@@ -93,6 +90,9 @@ def main() -> None:
         app(prog_name="rocket")
     except RocketError as error:
         print(f"rocket: {error}", file=sys.stderr)
+        sys.exit(1)
+    except ModuleNotFoundError as error:  # a part of Rocket that is not installed here
+        print(f"rocket: {_missing(error)}", file=sys.stderr)
         sys.exit(1)
 
 

@@ -20,6 +20,7 @@ def small_app_folder(folder: Path, name: str = "adsim", *, max_buckets: int = 25
     shutil.copytree(shipped_apps()[name], folder)
     path = folder / "app.toml"
     text = re.sub(r"buckets = ([\d_]+)", lambda m: f"buckets = {min(int(m[1]), max_buckets)}", path.read_text())
+    text = re.sub(r"(?m)^\[(model|train|publish)\b[^\n]*\n(?:(?!\[)[^\n]*\n?)*", "", text)  # its own give way to these
     text += """
 [model]
 embedding_dim = 4

@@ -10,7 +10,6 @@ from rich.table import Table
 from rich.text import Text
 
 from contracts.app import App
-from contracts.errors import RocketError
 from deploy.progress import TerminalProgress
 from flows import check_app
 from flows.settings import load_app_with_settings
@@ -60,12 +59,8 @@ def check(
 
 
 def _check_files(chosen: App, files: dict[str, Path], *, limit: int, gx_rows: int, strict: bool) -> dict[str, Any]:
-    try:
-        from flows import check as flow
-    except ModuleNotFoundError as error:
-        raise RocketError(
-            f"checking files needs the package {error.name}; install it with: pip install 'rocket-ctr[check]'"
-        ) from error
+    from flows import check as flow  # reads Great Expectations, which checking an app alone does not need
+
     with TerminalProgress() as progress:
         return flow.run(chosen, files, limit=limit, gx_rows=gx_rows, strict=strict, on_progress=progress)
 

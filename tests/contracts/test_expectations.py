@@ -91,10 +91,10 @@ def test_both_checkers_give_the_same_verdict_row_for_row(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["adsim", "kuairand"])
-def test_both_checkers_agree_on_five_hundred_batches(name: str, request: pytest.FixtureRequest) -> None:
+def test_both_checkers_agree_on_hundreds_of_batches(name: str, request: pytest.FixtureRequest) -> None:
     contract = request.getfixturevalue(name).impressions
-    for seed in range(250):
-        _assert_same(_batch(contract, 40, 1000 + seed), contract)
+    for seed in range(125):
+        _assert_same(_batch(contract, 80, 1000 + seed), contract)
 
 
 def test_both_checkers_agree_on_the_edges_of_every_rule() -> None:

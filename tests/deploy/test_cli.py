@@ -58,3 +58,20 @@ def test_every_verb_has_one_command_with_help(verb: str) -> None:
     assert command.help, verb
     assert module.__doc__
     assert f"rocket {verb}" in module.__doc__
+
+
+@pytest.mark.parametrize(
+    ("package", "words", "extra"),
+    [
+        ("torch", ["train", "--examples", "x", "--checkpoints", "y"], "train"),
+        ("great_expectations", ["check", "--impressions", "x"], "check"),
+    ],
+)
+def test_a_package_that_is_not_installed_is_named_with_its_extra(package: str, words: list[str], extra: str) -> None:
+    blocked = f"import sys; sys.modules[{package!r}] = None; sys.argv = {['rocket', *words]!r}\n"
+    blocked += "from deploy.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", blocked], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        f"rocket: this verb needs the package {package}; install it with: pip install 'rocket-ctr[{extra}]'"
+    ]

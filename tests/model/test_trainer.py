@@ -130,7 +130,7 @@ def test_the_light_net_does_not_depend_on_a_booster_that_gives_no_hint(tmp_path:
 
 
 def test_the_hint_speaks_only_while_the_booster_leads(tmp_path: Path) -> None:
-    app = small_app(tmp_path / "app", {"rocket": {"gate_halflife_rows": 64}})
+    app = small_app(tmp_path / "app", {"rocket": {"gate_halflife_rows": 64, "hint_weight": 1.0}})
     trainer, frame = Trainer(app), random_examples(app, 1280)
     light = booster = 0.0
     seen = set()

@@ -164,6 +164,14 @@ def test_what_comes_behind_a_settled_time_is_late_and_counted():
     assert joiner.settle(None).fates.select("fate", "reason").rows() == [("late", "behind_watermark")]
 
 
+def test_settling_at_an_earlier_time_than_before_decides_nothing_new():
+    joiner = Joiner(APPS[25])
+    joiner.settle(200)
+    joiner.settle(100)
+    joiner.add(frame([Event("impressions", 0, "a", 150, 0)], APPS[25]), None)
+    assert joiner.settle(None).fates["reason"].to_list() == ["behind_watermark"]
+
+
 def test_an_id_shown_thousands_of_times_costs_no_more_than_its_rows():
     rows = [Event("impressions", n, "bot", n * 26, n) for n in range(20_000)]
     joiner = Joiner(APPS[25])
