@@ -26,6 +26,8 @@ from nodes.requests import write_requests
 from nodes.simulate import simulate
 from nodes.weight_stores import open_weights
 
+#: What names an accepted impression: an id may come again once `labels.dedupe_s` has passed.
+_IMPRESSION = ["impression_id", "event_time_ms"]
 #: The last part of the event time span that is never trained on.
 HELD_OUT = 0.2
 
@@ -96,6 +98,8 @@ def run(
                     on_progress=lambda done, total, shown: progress.advance(done, total, _note(shown)),
                 )
                 figures["rows"] = learnt["examples"]
+            if not learnt["versions"]:
+                raise ContractError(_why_no_version(app, run_folder, learnt))
             with stages.stage("score") as figures:
                 answered, scored = _score(app, run_folder, events, store, cut_ms)
                 figures["rows"] = answered["candidates"]
@@ -115,6 +119,19 @@ def run(
     progress.stage("report")
     write_report(run_folder)
     return summary
+
+
+def _why_no_version(app: App, run: RunFolder, learnt: Mapping[str, Any]) -> str:
+    if not learnt["examples"]:
+        return (
+            f"{run.examples}: only {learnt['pending']:,} examples to train on, fewer than one minibatch of "
+            f"{app.config.train.batch_rows:,}; give more events, or a smaller train.batch_rows"
+        )
+    reason = learnt["decisions"][-1]["reason"]
+    return (
+        f"{run.root}: no version was published, so there is nothing to score with; the gate held the last candidate: "
+        f"{reason}; give more events, or loosen [publish.gate]"
+    )
 
 
 def _made_here(app: App, data: Path | None) -> bool:
@@ -147,13 +164,15 @@ def _events(app: App, run: RunFolder, progress: Progress, impressions: int, data
 def _cut(app: App, run: RunFolder) -> tuple[int, float]:
     """Event time from which examples are held out, the last fifth of the span; and the CTR before it."""
     log = ExampleDirectory(run.examples)
-    labels = [batch.frame.select("event_time_ms", "label") for batch in log.read(0, app.schema_id)]
+    labels = [batch.frame.select("event_time_ms", "label", "kept_rate") for batch in log.read(0, app.schema_id)]
     if not labels:
         raise ContractError(f"{run.examples}: ingest settled no example, so there is nothing to train on")
     frame = pl.concat(labels)
     first, last = frame["event_time_ms"][0], frame["event_time_ms"][-1]
     cut_ms = first + round((last - first) * (1 - HELD_OUT))
-    ctr = frame.filter(pl.col("event_time_ms") < cut_ms).select(pl.col("label").mean()).item()
+    weight = 1 / pl.col("kept_rate").cast(pl.Float64)
+    before = frame.filter(pl.col("event_time_ms") < cut_ms)
+    ctr = before.select((pl.col("label") * weight).sum() / weight.sum()).item() if before.height else None
     return cut_ms, float(ctr or app.config.serving.prior_ctr)
 
 
@@ -164,12 +183,12 @@ def _note(shown: Mapping[str, Any]) -> str:
 def _score(app: App, run: RunFolder, events: Path, store: Any, cut_ms: int) -> tuple[dict[str, Any], pl.DataFrame]:
     """Held-out impressions as requests, answered by the published weights; one row an impression."""
     shown = accepted_impressions(app, events / "impressions.ndjson", run.ingest / "fates", from_ms=cut_ms)
-    asked = write_requests(shown, app, run.requests)  # impression_id, request_id, candidate
+    asked = write_requests(shown, app, run.requests)  # impression_id, event_time_ms, request_id, candidate
     answered = score.run(app, run.requests, store, run.answers)
     scores = pl.read_parquet(run.answers.with_suffix(".parquet"))
     keep = [name for name in app.config.evaluate.segments if name in shown.columns]
     scored = asked.join(scores, on=["request_id", "candidate"], how="left").join(
-        shown.select("impression_id", *keep), on="impression_id", how="left"
+        shown.select("impression_id", "event_time_ms", *keep), on=_IMPRESSION, how="left"
     )
     return answered, scored
 
@@ -189,7 +208,7 @@ def _judge(
     judged = evaluate.predict(app, run.examples, run.checkpoints, cut_ms, prior)
     extra = [name for name in app.config.evaluate.segments if name in scored.columns]
     predictions = judged.join(
-        scored.select("impression_id", "model_version", *extra, p_light="pctr"), on="impression_id", how="left"
+        scored.select(*_IMPRESSION, "model_version", *extra, p_light="pctr"), on=_IMPRESSION, how="left"
     )
     truth = events / "truth.parquet"
     if truth.is_file():
@@ -216,5 +235,7 @@ def _judge(
         "train": {
             name: learnt[name] for name in ("examples", "cpu_seconds", "wall_seconds", "checkpoints", "versions")
         },
-        "serve": {name: answered[name] for name in ("requests", "candidates", "p50_us", "p99_us", "model_version")},
+        "serve": {
+            name: answered[name] for name in ("requests", "candidates", "refused", "p50_us", "p99_us", "model_version")
+        },
     }

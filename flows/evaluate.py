@@ -44,7 +44,8 @@ def held_out(examples: Path, from_ms: int, schema_id: str) -> Iterator[FeatureBa
 def predict(app: App, examples: Path, checkpoints: Path, from_ms: int, prior: float) -> pl.DataFrame:
     """One row a held-out example: what the booster and the linear yardstick of the newest checkpoint give it.
 
-    Columns: impression_id, user_id, item_id, event_time_ms, label, p_booster, p_linear, p_prior.
+    Columns: impression_id, user_id, item_id, event_time_ms, label, weight (how many impressions it stands for: more
+    than 1 where negatives were sampled), p_booster, p_linear, p_prior.
 
     Raises:
         ContractError: nothing is held out.
@@ -58,6 +59,7 @@ def predict(app: App, examples: Path, checkpoints: Path, from_ms: int, prior: fl
         linear = None if both.linear is None else both.linear.predict(batch.frame)
         parts.append(
             batch.frame.select("impression_id", "user_id", "item_id", "event_time_ms", "label").with_columns(
+                weight=1 / batch.frame["kept_rate"].cast(pl.Float64),
                 p_booster=_column(booster),
                 p_linear=_column(linear),
                 p_prior=pl.lit(prior, pl.Float64),
@@ -83,17 +85,17 @@ def logit_difference(app: App, examples: Path, from_ms: int, weights: Weights, s
         examples: the example log.
         from_ms: where the held-out part begins.
         weights: the published version, dequantised.
-        scored: impression_id and logit, as the scorer gave them from requests.
+        scored: impression_id, event_time_ms and logit, as the scorer gave them from requests.
     """
     light = PublishedLight(weights.arrays, app)
     worst = 0.0
-    logits = scored.select("impression_id", scorer="logit")
+    logits = scored.select("impression_id", "event_time_ms", scorer="logit").drop_nulls("scorer")
     for batch in held_out(examples, from_ms, app.schema_id):
         torch_logit = light.logits(to_batch(batch.frame, app))
         both = (
-            batch.frame.select("impression_id")
+            batch.frame.select("impression_id", "event_time_ms")
             .with_columns(torch=pl.Series(torch_logit))
-            .join(logits, on="impression_id", how="inner")
+            .join(logits, on=["impression_id", "event_time_ms"], how="inner")
         )
         if both.height:
             worst = max(worst, float(np.abs(both["torch"].to_numpy() - both["scorer"].to_numpy()).max()))
@@ -101,11 +103,14 @@ def logit_difference(app: App, examples: Path, from_ms: int, weights: Weights, s
 
 
 def figures(predictions: pl.DataFrame) -> dict[str, dict[str, Any]]:
-    """AUC, GAUC, logloss, NE, calibration (and expected logloss where the truth is known) of every model."""
-    label, user = predictions["label"].to_numpy(), predictions["user_id"]
+    """AUC, GAUC, logloss, NE, calibration (and expected logloss where the truth is known) of every model.
+
+    Where negatives were sampled each row counts for those that it stands for, so that figures are those of all traffic.
+    """
+    label, user, weight = predictions["label"].to_numpy(), predictions["user_id"], _weight(predictions).to_numpy()
     truth = predictions["p_truth"].to_numpy() if _known(predictions, "p_truth") else None
     return {
-        model: summarise(label, predictions[column].to_numpy(), user=user, truth=truth)
+        model: summarise(label, predictions[column].to_numpy(), user=user, weight=weight, truth=truth)
         for model, column in MODELS.items()
         if _known(predictions, column)
     }
@@ -122,7 +127,7 @@ def by_segment(predictions: pl.DataFrame, columns: Sequence[str], *, at_least: i
                         "segment": column,
                         "value": value,
                         "rows": part.height,
-                        "ctr": part["label"].mean(),
+                        "ctr": float(np.average(part["label"].to_numpy(), weights=_weight(part).to_numpy())),
                         **figures(part),
                     }
                 )
@@ -132,20 +137,33 @@ def by_segment(predictions: pl.DataFrame, columns: Sequence[str], *, at_least: i
 def calibration_bins(predictions: pl.DataFrame, num_bins: int) -> dict[str, list[dict[str, float]]]:
     """Mean prediction and observed CTR in bins of equal size, for light, booster and linear."""
     bins: dict[str, list[dict[str, float]]] = {}
+    weight = pl.col("weight")
     for model in ("light", "booster", "linear"):
         if not _known(predictions, MODELS[model]):
             continue
         column = pl.col(MODELS[model])
         bins[model] = (
-            predictions.sort(column)
+            predictions.with_columns(_weight(predictions))
+            .sort(column)
             .with_columns(bin=pl.int_range(pl.len()) * num_bins // pl.len())
             .group_by("bin")
-            .agg(predicted=column.mean(), observed=pl.col("label").mean(), rows=pl.len())
+            .agg(
+                predicted=(column * weight).sum() / weight.sum(),
+                observed=(pl.col("label") * weight).sum() / weight.sum(),
+                rows=pl.len(),
+            )
             .sort("bin")
             .drop("bin")
             .to_dicts()
         )
     return bins
+
+
+def _weight(predictions: pl.DataFrame) -> pl.Series:
+    """How many impressions each row stands for; 1 where that is not said."""
+    if "weight" in predictions.columns:
+        return predictions["weight"]
+    return pl.Series("weight", np.ones(predictions.height))
 
 
 def _known(predictions: pl.DataFrame, column: str) -> bool:
@@ -159,11 +177,17 @@ def run(app: App, run: RunFolder) -> dict[str, Any]:
         `test` (figures a model), `segments` and `calibration`, as `rocket demo` put them into evaluation.json.
 
     Raises:
-        ContractError: the folder holds no predictions.
+        ContractError: the folder holds no predictions, or none by the light net.
     """
     if not run.predictions.is_file():
         raise ContractError(f"{run.predictions}: is missing; `rocket demo --out {run.root}` writes it")
-    predictions = pl.read_parquet(run.predictions)
+    held = pl.read_parquet(run.predictions)
+    predictions = held.filter(pl.col("p_light").is_not_null())  # every model is judged on the rows that were answered
+    if not predictions.height:
+        raise ContractError(
+            f"{run.predictions}: the scorer gave none of the {held.height:,} held-out impressions a prediction; "
+            f"{run.answers} says why it refused them"
+        )
     return {
         "test": figures(predictions),
         "segments": by_segment(predictions, [s for s in app.config.evaluate.segments if s in predictions.columns]),

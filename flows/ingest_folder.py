@@ -44,9 +44,11 @@ class IngestFolder:
         Fates and dead letters of a run that was killed are removed; segments of the log stay, readers may be on them.
 
         Raises:
-            ContractError: a file is missing, or the folder holds the results of another input.
+            ContractError: a file is missing or named twice, or the folder holds the results of another input.
             CorruptError: the finished log is not what was written.
         """
+        for stream, paths in (("impressions", impressions), ("clicks", clicks)):
+            _refuse_repeats(paths, stream)
         source = _source(app, impressions, clicks)
         marker = self.root / "source.json"
         if marker.exists():
@@ -111,6 +113,15 @@ class IngestFolder:
 def _short(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 200 else text[:200] + "..."
+
+
+def _refuse_repeats(paths: list[Path], stream: str) -> None:
+    """A file and a line name an event: read twice, one file would give two events one name."""
+    seen: set[Path] = set()
+    for path in paths:
+        if path.resolve() in seen:
+            raise ContractError(f"{path}: is named twice among the files of {stream}; name each file once")
+        seen.add(path.resolve())
 
 
 def _source(app: App, impressions: list[Path], clicks: list[Path]) -> dict[str, Any]:

@@ -181,7 +181,7 @@ class _Loop:
         if (
             self._publisher is not None
             and self._trainer.examples
-            and self._last_candidate_at() < self._trainer.position
+            and self._last_candidate_at() <= self._trainer.position
         ):
             self._offer()  # the run before may have ended between its last candidate and the word on it
         for segment in log.read(self._trainer.position, self._app.schema_id):
@@ -211,12 +211,16 @@ class _Loop:
             self.checkpoint()
 
     def _candidate_due(self, before: int) -> bool:
-        """Every so many rows learnt, and at the last minibatch that leaves the gate a whole window."""
+        """Every so many rows learnt, and at the last minibatch that leaves the gate a whole window.
+
+        None comes while another is judged, nor after the last one: it would push that one out, unjudged.
+        """
         every, batch_rows = self._app.config.publish.every_rows, self._app.config.train.batch_rows
-        last = self._last_candidate_at()
-        return before // every < self._trainer.examples // every or (
-            self._trainer.position <= last < self._trainer.position + batch_rows
-        )
+        left = self._last_candidate_at() - self._trainer.position
+        if left < batch_rows:
+            return left >= 0
+        judging = self._publisher is not None and self._publisher.judging
+        return before // every < self._trainer.examples // every and not judging
 
     def _last_candidate_at(self) -> int:
         """The row of the log where the last candidate is due: one gate window before the last whole minibatch's end."""

@@ -1,5 +1,8 @@
 """Which device, and whether the booster's layers run in bf16."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 
@@ -49,3 +52,17 @@ def use_bf16(train: Train, booster: nn.Module | None, device: torch.device) -> b
         return False
     weights = sum(parameter.numel() for parameter in booster.parameters() if parameter.dim() > 1)
     return device.type == "cuda" or weights * train.batch_rows >= _CPU_MULTIPLICATIONS
+
+
+@contextmanager
+def denormals_flushed() -> Iterator[None]:
+    """Numbers too small for full precision count as 0 inside the `with` block, in this thread.
+
+    Moments that decay towards 0 would otherwise slow each step many times over. The mode belongs to the thread, and
+    others in the process may rely on denormals, so it is put back.
+    """
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)

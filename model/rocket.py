@@ -147,7 +147,7 @@ class RocketNets:
             return Judged(self._judge_light(batch, touched.leaves), None, ((self.light_table, touched),))
         theirs = self.booster_table.touch(self._booster_rows(batch))
         if self.shared:
-            logit_B = self._judge_light(batch, tuple(self._light_share(batch, leaf) for leaf in theirs.leaves))
+            logit_B = self._judge_light(batch, self._light_shares(batch, theirs.leaves))
             moved: tuple[tuple[Table, Touched], ...] = ((self.booster_table, theirs),)
         else:
             own = self.light_table.touch(light_rows)
@@ -176,14 +176,17 @@ class RocketNets:
         ids_M = batch.ids_BF.reshape(-1)
         return torch.cat((ids_M, *(s.rows_S for s in batch.sequences))) if batch.sequences else ids_M
 
-    def _light_share(self, batch: Batch, leaf_MD: Tensor) -> Tensor:
-        """Of a part of all look-ups those that the light net makes."""
+    def _light_shares(self, batch: Batch, leaves: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Of each part of all look-ups those that the light net makes."""
         fields = batch.ids_BF.numel()
-        width = leaf_MD.shape[1]
-        mine = leaf_MD[:fields].view(batch.rows, batch.ids_BF.shape[1], width)[:, : self._light_ids]
-        # the first-order weights (width 1, beside an embedding) are the light net's own: they always move
-        blocked = leaf_MD.shape[1] == self._width and not self._light_moves_shared
-        return (mine.detach() if blocked else mine).reshape(-1, width)
+        shares = []
+        for number, leaf_MD in enumerate(leaves):
+            width = leaf_MD.shape[1]
+            mine = leaf_MD[:fields].view(batch.rows, batch.ids_BF.shape[1], width)[:, : self._light_ids]
+            # the first-order weights, beside the embedding, are the light net's own: they always move
+            blocked = number == 0 and not self._light_moves_shared
+            shares.append((mine.detach() if blocked else mine).reshape(-1, width))
+        return tuple(shares)
 
     def _judge_light(self, batch: Batch, leaves: tuple[Tensor, ...]) -> Tensor:
         embedding_BX = leaves[0].view(batch.rows, self._light_ids * self._width)

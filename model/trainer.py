@@ -15,7 +15,7 @@ from model.averaging import DecayingAverage
 from model.hints import hint_named
 from model.losses import Terms, rocket_loss
 from model.optimizers import FlatAdam
-from model.precision import pick_device, use_bf16
+from model.precision import denormals_flushed, pick_device, use_bf16
 from model.predictions import Predictions, joined, predictions_of
 from model.rocket import RocketNets
 from model.tensors import Batch, to_batch
@@ -26,8 +26,7 @@ _PREDICT_ROWS = 16_384  # bounds the memory of `predict`, whatever it is asked
 class Trainer:
     """The light net and the booster, learning together.
 
-    Sets torch's thread count for the process (`train.threads`) and flushes denormal numbers to 0: moments that decay
-    towards 0 would otherwise slow each step many times over.
+    Sets torch's thread count for the process (`train.threads`).
 
     Args:
         app: layout and settings.
@@ -44,7 +43,6 @@ class Trainer:
         self.step = 0
         self.rows_learnt = 0
         torch.set_num_threads(config.train.threads)
-        torch.set_flush_denormal(True)
         self.device = pick_device(config.train.device)
         self._hint = hint_named(config.rocket.hint)
         self.nets = RocketNets(app, seed=self.seed, device=self.device)
@@ -88,10 +86,13 @@ class Trainer:
         batch = (rows if isinstance(rows, Batch) else to_batch(rows, self.app)).to(self.device)
         if not batch.rows:
             raise ContractError("a minibatch has no rows; cut minibatches of train.batch_rows rows")
+        with self._randomness(), denormals_flushed():
+            return self._learn(batch)
+
+    def _learn(self, batch: Batch) -> Predictions:
         self._adam.clear()
         weight = self.hint_weight
-        with self._randomness():
-            judged = self.nets.learn(batch, self._autocast())
+        judged = self.nets.learn(batch, self._autocast())
         terms = rocket_loss(
             judged.light_B,
             judged.booster_B,
@@ -128,6 +129,7 @@ class Trainer:
             averaged: with the averaged towers, as they are published, in place of the newest.
         """
         with ExitStack() as stack:
+            stack.enter_context(denormals_flushed())
             for average in self.averages.values() if averaged else ():
                 stack.enter_context(average.applied())
             return self._predict(rows)

@@ -133,6 +133,7 @@ class CoTrainer:
         weight = 1.0 / frame["kept_rate"].to_numpy().astype(np.float64)
         self.progressive.update(frame["label"].to_numpy(), frame["event_time_ms"].to_numpy(), told, weight)
         self.position, self.event_time_ms = minibatch.next_row, int(frame["_newest_ms"][-1])
+        self.ids.learnt(self.event_time_ms)
         self.examples += frame.height
         self.step += 1
 

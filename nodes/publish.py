@@ -113,6 +113,11 @@ class Publisher:
         self.decisions: list[Decision] = []  #: of every candidate offered, in order
 
     @property
+    def judging(self) -> bool:
+        """A candidate waits for its window to fill."""
+        return self._offered is not None
+
+    @property
     def held(self) -> int:
         """Candidates that were not published."""
         return sum(decision.outcome == "held" for decision in self.decisions)
@@ -199,6 +204,13 @@ class Publisher:
         manifest = snapshot.manifest(self._app, self._app.name, self._epoch, self._clock_ms(), figures)
         made = self._store.publish(manifest, snapshot.chunks)
         self._unsent = None
+        live = self._store.current_version()
+        if live != made.version:  # publishing the same again is a no-op, and never undoes a rollback
+            self._refresh_live()
+            again = (
+                f"it is version {made.version} again, but version {live} was made live since; `rocket rollback` to it"
+            )
+            return self._hold(snapshot.position, snapshot.step, again, figures)
         self._live_version = made.version
         self._live_net = LightNet(self._app.layout, snapshot.arrays)
         decision = Decision(

@@ -19,7 +19,7 @@ class Requests:
     """Requests made from impressions, and where each impression went."""
 
     lines: pl.Series  #: one request a line, JSON, in order of event time
-    asked: pl.DataFrame  #: impression_id, request_id, candidate (its place among the candidates, from 0)
+    asked: pl.DataFrame  #: impression_id, event_time_ms, request_id, candidate (its place in the request, from 0)
 
 
 def requests_from(frame: pl.DataFrame, app: App) -> Requests:
@@ -28,7 +28,7 @@ def requests_from(frame: pl.DataFrame, app: App) -> Requests:
     One request for the impressions of one user and minute whose user and context columns are equal; its candidates
     are the items shown then, at most `serving.max_candidates`, and its time is that of the first. So a request made
     from impressions gives each of them the features that it had. Columns that the requests contract does not have
-    are left out; of rows with one impression id the first counts.
+    are left out; of rows with one impression id and time the first counts.
 
     Args:
         frame: impressions, with the columns of their contract.
@@ -42,7 +42,7 @@ def requests_from(frame: pl.DataFrame, app: App) -> Requests:
         _in_parts(frame, app)
         .with_columns(part=pl.int_range(pl.len()).over("user", "context", "minute") // size)
         .group_by("user", "context", "minute", "part", maintain_order=True)
-        .agg(pl.col("at_ms").min(), pl.col("candidates"), pl.col("impression_id"))
+        .agg(pl.col("at_ms").min(), pl.col("candidates"), pl.col("impression_id"), event_time_ms="at_ms")
         .with_columns(request_id=_request_id())
         .sort("at_ms", "request_id")
     )
@@ -52,9 +52,12 @@ def requests_from(frame: pl.DataFrame, app: App) -> Requests:
         *(pl.lit(',"candidates":['), pl.col("candidates").list.join(","), pl.lit("]}")),
     )
     asked = (
-        grouped.select("request_id", "impression_id", candidate=pl.int_ranges(pl.col("impression_id").list.len()))
-        .explode("impression_id", "candidate")
-        .select("impression_id", "request_id", pl.col("candidate").cast(pl.Int64))
+        grouped.select(
+            *("request_id", "impression_id", "event_time_ms"),
+            candidate=pl.int_ranges(pl.col("impression_id").list.len()),
+        )
+        .explode("impression_id", "event_time_ms", "candidate")
+        .select("impression_id", "event_time_ms", "request_id", pl.col("candidate").cast(pl.Int64))
     )
     return Requests(grouped.select(line=line).to_series(), asked)
 
@@ -86,7 +89,7 @@ def _in_parts(frame: pl.DataFrame, app: App) -> pl.DataFrame:
         names = [column.name for column in inside if column.within == part and column.name in frame.columns]
         return pl.struct(names).struct.json_encode() if names else pl.lit("{}")
 
-    return frame.unique(key, keep="first", maintain_order=True).select(
+    return frame.unique([key, at], keep="first", maintain_order=True).select(
         pl.col(key).alias("impression_id"),
         pl.col(at).alias("at_ms"),
         (pl.col(at) // _MINUTE_MS).alias("minute"),

@@ -12,7 +12,7 @@ class TrainedIds:
     A row is refused when its id was admitted at an event time within `horizon_ms` of its own (beyond it, the same
     impression id is a new impression), or when it is more than `horizon_ms` behind the newest row before it: that old,
     nobody remembers its id. Keeping twice the horizon makes the answer exact for every row that is not too old.
-    Costs one hash join a segment, and 24 bytes an example of the last two horizons.
+    Costs one hash join a segment, and 24 bytes an example of the last two horizons and of those not yet learnt.
 
     >>> seen = TrainedIds(horizon_ms=10)
     >>> rows = pl.DataFrame({"example_id": [7, 8, 7, 7], "event_time_ms": [0, 0, 5, 20]}, schema_overrides=SCHEMA)
@@ -24,6 +24,7 @@ class TrainedIds:
         self._horizon_ms = horizon_ms
         self._table = pl.DataFrame(schema=SCHEMA)
         self._newest_ms: int | None = None
+        self._learnt_ms: int | None = None  # `_newest_ms` of the last row learnt
 
     def admit(self, rows: pl.DataFrame) -> pl.DataFrame:
         """The rows that were not trained before, in order, with the column `_newest_ms`.
@@ -47,9 +48,8 @@ class TrainedIds:
         fresh = self._without_repeats(fresh)
         if rows.height:
             self._newest_ms = int(marked["_newest_ms"][-1])
-            self._table = pl.concat([self._table, fresh.select(*SCHEMA)]).filter(
-                pl.col("event_time_ms") >= self._newest_ms - 2 * self._horizon_ms
-            )
+            # Pruned by what is learnt, not by what is read: a checkpoint stands behind the rows read ahead of it.
+            self._table = self._remembered(pl.concat([self._table, fresh.select(*SCHEMA)]))
         return fresh
 
     def _without_repeats(self, rows: pl.DataFrame) -> pl.DataFrame:
@@ -69,8 +69,20 @@ class TrainedIds:
 
     def table(self, before_row: int) -> pl.DataFrame:
         """What a checkpoint at that row of the log must hold: nothing of the rows read ahead of it."""
-        return self._table.filter(pl.col("_row") < before_row)
+        return self._remembered(self._table.filter(pl.col("_row") < before_row))
+
+    def learnt(self, newest_ms: int) -> None:
+        """The rows up to the one with that `_newest_ms` are learnt: what lies two horizons before it may be forgotten.
+
+        Costs nothing: it is forgotten when the next rows are admitted.
+        """
+        self._learnt_ms = newest_ms
+
+    def _remembered(self, table: pl.DataFrame) -> pl.DataFrame:
+        if self._learnt_ms is None:
+            return table
+        return table.filter(pl.col("event_time_ms") >= self._learnt_ms - 2 * self._horizon_ms)
 
     def restore(self, table: pl.DataFrame, newest_ms: int | None) -> None:
         """Go on from a checkpoint's table and the `_newest_ms` of its last row."""
-        self._table, self._newest_ms = table.select(*SCHEMA), newest_ms
+        self._table, self._newest_ms, self._learnt_ms = table.select(*SCHEMA), newest_ms, newest_ms

@@ -20,7 +20,7 @@ from nodes.simulate import simulate
 from nodes.source import read_events
 
 _Row = tuple[str, dict[str, Any]]
-#: The events of each side; in `beam.Create` they would be pickled and compressed with the pipeline.
+#: The events of each side; in `beam.Create`, or in a lambda, they would be pickled and compressed with the pipeline.
 _CHUNKS: list[Chunk] = []
 _ROWS: list[_Row] = []
 
@@ -68,9 +68,17 @@ def _chunks(app: App, folder: Path, impressions: int) -> list[Chunk]:
     ]
 
 
+def _held_chunks(_: bytes) -> Iterable[Chunk]:
+    return _CHUNKS
+
+
+def _held_rows(_: bytes, rows: int) -> Iterable[_Row]:
+    return _ROWS[:rows]
+
+
 def _chunk_wise(app: App) -> None:
     pipeline = bounded_pipeline()
-    events = pipeline | beam.Impulse() | "Events" >> beam.FlatMap(lambda _: _CHUNKS).with_output_types(Chunk)
+    events = pipeline | beam.Impulse() | "Events" >> beam.FlatMap(_held_chunks)
     _ = events | "Join clicks" >> JoinClicks(app) | "Count" >> beam.Map(lambda settled: settled.examples.height)
     run_to_end(pipeline)
 
@@ -95,7 +103,7 @@ def _row_by_row(app: App, rows: int) -> None:
     labelled = (
         pipeline
         | beam.Impulse()
-        | "Rows" >> beam.FlatMap(lambda _, rows: _ROWS[:rows], rows).with_output_types(_Row)
+        | "Rows" >> beam.FlatMap(_held_rows, rows)
         | "Group by impression" >> beam.GroupByKey()
         | "Label" >> beam.ParDo(_LabelOne(round(app.config.labels.wait_s * 1000)))
     )

@@ -64,6 +64,29 @@ def test_calibration_bins_hold_every_row_once_in_ascending_order(predictions: pl
     assert clicks == pytest.approx(predictions["label"].sum())
 
 
+def test_sampled_rows_count_for_those_that_they_stand_for(predictions: pl.DataFrame) -> None:
+    kept = predictions.filter((pl.col("label") == 1) | (pl.int_range(pl.len()) % 4 == 0)).with_columns(
+        weight=pl.when(pl.col("label") == 1).then(1.0).otherwise(4.0)
+    )
+    whole, sampled = evaluate.figures(predictions)["booster"], evaluate.figures(kept)["booster"]
+    for metric in ("ctr", "auc", "logloss", "ne", "calibration", "expected_logloss"):
+        assert sampled[metric] == pytest.approx(whole[metric], rel=0.06), metric
+    bins = evaluate.calibration_bins(kept, 1)["booster"][0]
+    assert bins["predicted"] / bins["observed"] == pytest.approx(sampled["calibration"])
+    (segment,) = evaluate.by_segment(kept.with_columns(all=pl.lit("x")), ["all"])
+    assert segment["ctr"] == pytest.approx(sampled["ctr"])
+
+
+def test_models_are_judged_on_the_rows_that_were_answered(adsim: App, predictions: pl.DataFrame, tmp_path) -> None:
+    run = RunFolder(tmp_path)
+    p_light = pl.when(pl.int_range(pl.len()) % 2 == 0).then("p_light")
+    predictions.with_columns(p_light=p_light).write_parquet(run.predictions)
+    assert {row["rows"] for row in evaluate.run(adsim, run)["test"].values()} == {1000}
+    predictions.with_columns(p_light=pl.lit(None, pl.Float64)).write_parquet(run.predictions)
+    with pytest.raises(ContractError, match="none of the 2,000 held-out impressions"):
+        evaluate.run(adsim, run)
+
+
 def test_a_folder_without_predictions_says_what_writes_them(adsim: App, tmp_path) -> None:
     with pytest.raises(ContractError, match="rocket demo"):
         evaluate.run(adsim, RunFolder(tmp_path))

@@ -140,6 +140,14 @@ def test_empty_files_give_an_empty_complete_log(app, tmp_path):
     assert complete.rows == 0
 
 
+def test_a_file_named_twice_is_refused(app: App, tmp_path: Path) -> None:
+    """Two events would have one origin and line, and the dead letters of one reading would replace the other's."""
+    shown = write_lines(tmp_path / "i.ndjson", [impression(1, 0), b"[]"])
+    with pytest.raises(ContractError, match=r"i\.ndjson: is named twice among the files of impressions"):
+        ingest.run(app, [shown, tmp_path / "." / "i.ndjson"], [], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_missing_file_is_one_sentence(app, tmp_path):
     with pytest.raises(ContractError, match=r"none\.ndjson: no readable file of clicks"):
         ingest.run(app, [write_lines(tmp_path / "i.ndjson", [])], [tmp_path / "none.ndjson"], tmp_path / "out")

@@ -133,6 +133,35 @@ def test_candidates_are_offered_on_schedule_and_the_last_one_is_judged_on_the_ta
         assert manifest.trained_until_ms == START_MS + (manifest.position - 1) * 1000
 
 
+@pytest.mark.parametrize(("every", "positions"), [(128, [128, 384, 640]), (960, [704]), (896, [704])])
+def test_no_candidate_pushes_out_the_last_one_or_one_that_is_judged(
+    app: App, frame: pl.DataFrame, tmp_path: Path, every: int, positions: list[int]
+) -> None:
+    gate = {"window_rows": 256, "max_logloss_increase": 9.0, "calibration": [0.01, 99.0]}
+    lax = small_app(app.folder, {"publish": {"every_rows": every, "gate": gate}})
+    whole = write_log(tmp_path / "examples", app, frame.head(960))
+    with open_weights(tmp_path / "weights", app.name, schema_id=app.schema_id) as store:
+        done = train.run(lax, whole, tmp_path / "checkpoints", store=store)
+    decisions = done["decisions"]
+    assert [decision["position"] for decision in decisions][: len(positions)] == positions
+    assert decisions[-1]["position"] == 960 - 256
+    assert all(decision["figures"]["window_rows"] == 256 for decision in decisions[-1:])
+    assert not any("newer candidate" in decision["reason"] for decision in decisions[:-2])
+
+
+def test_training_goes_on_across_a_gap_in_traffic(app: App, frame: pl.DataFrame, tmp_path: Path) -> None:
+    """Rows read ahead of a checkpoint may lie hours after it: what it has learnt is known all the same."""
+    late = pl.col("event_time_ms") + pl.when(pl.int_range(pl.len()) < 300).then(0).otherwise(6 * 3_600_000)
+    gap = write_log(tmp_path / "examples", app, frame.head(400).with_columns(late), 400)
+    until_ms = START_MS + 6 * 3_600_000 + 310_000
+    stood = train.run(app, gap, tmp_path / "a", until_ms=until_ms)
+    assert (stood["position"], stood["pending"]) == (256, 54)
+    assert load_newest(tmp_path / "a", app.schema_id).tables["trained_ids"].height == 256
+    assert train.run(app, gap, tmp_path / "a")["examples"] == train.run(app, gap, tmp_path / "b")["examples"] == 384
+    one, two = (load_newest(tmp_path / name, app.schema_id) for name in ("a", "b"))
+    assert all(tensor.equal(two.tensors[name]) for name, tensor in one.tensors.items())
+
+
 def test_publishing_changes_no_weight(app: App, log: Path, tmp_path: Path) -> None:
     with open_weights(tmp_path / "weights", app.name, schema_id=app.schema_id) as store:
         train.run(app, log, tmp_path / "a", store=store)

@@ -32,7 +32,7 @@ def test_features_of_10_000_impressions_and_of_their_requests_have_the_same_bits
     key = app.impressions.role("impression_id")
     trained = shown.select(impression_id=key).hstack(featurize(shown, light))
     both = made.asked.join(served, on=["request_id", "candidate"], how="inner", validate="1:1").drop(
-        "request_id", "candidate"
+        "request_id", "candidate", "event_time_ms"
     )
     assert both.height == shown.height
     assert made.lines.len() < 0.6 * shown.height  # requests hold several candidates, so places matter

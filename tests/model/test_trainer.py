@@ -144,6 +144,16 @@ def test_the_hint_speaks_only_while_the_booster_leads(tmp_path: Path) -> None:
     assert 0.0 in seen
 
 
+@pytest.mark.parametrize("width", [1, 4])
+def test_first_order_weights_move_though_the_light_net_moves_no_shared_rows(tmp_path: Path, width: int) -> None:
+    app = small_app(
+        tmp_path / "app",
+        {"model": {"embedding_dim": width, "sharing": "shared"}, "rocket": {"light_updates_shared": False}},
+    )
+    trainer = learn(Trainer(app), random_examples(app, 128))
+    assert trainer.nets.light_table.weights()["wide"].abs().max() > 0
+
+
 def test_without_a_gate_the_ramp_alone_sets_lambda(tmp_path: Path) -> None:
     app = small_app(
         tmp_path / "app", {"rocket": {"gate": False, "schedule": "ramp", "ramp_rows": 256, "hint_weight": 2.0}}
@@ -202,3 +212,9 @@ def test_an_empty_minibatch_and_an_unknown_device_are_refused(tmp_path: Path) ->
         Trainer(app).learn(random_examples(app, 64)[:0])
     with pytest.raises(ContractError, match="device = 'tpu'"):
         Trainer(small_app(tmp_path / "app", {"train": {"device": "tpu"}}))
+
+
+def test_learning_leaves_the_threads_denormals_alone(tmp_path: Path) -> None:
+    app = small_app(tmp_path / "app")
+    Trainer(app).learn(random_examples(app, 64))
+    assert float(torch.tensor(1e-40) * 1.0) != 0.0

@@ -60,12 +60,14 @@ def test_what_is_refused_hangs_on_the_rows_and_not_on_the_cuts(steps, cuts: list
 @settings(max_examples=150, deadline=None)
 def test_reading_again_from_a_checkpoint_refuses_the_same_rows(steps, stop: int) -> None:
     frame, ids = frame_of(steps), TrainedIds(HORIZON_MS)
-    admitted = ids.admit(frame)  # read ahead of the checkpoint at row `stop`
+    admitted = pl.concat(ids.admit(piece) for piece in pieces(frame, [stop]))  # read ahead of the checkpoint at `stop`
     before = admitted.filter(pl.col("_row") < stop)
     position = 0 if before.is_empty() else int(before["_row"][-1]) + 1
     again = TrainedIds(HORIZON_MS)
     newest = None if before.is_empty() else int(before["_newest_ms"][-1])
-    again.restore(before.select(*SCHEMA), newest)
+    if newest is not None:
+        ids.learnt(newest)
+    again.restore(ids.table(position), newest)
     rest = again.admit(frame.filter(pl.col("_row") >= position))
     assert before["_row"].to_list() + rest["_row"].to_list() == oracle(frame)
 
@@ -75,6 +77,9 @@ def test_the_ids_held_are_bounded_by_the_horizon() -> None:
     for start in range(0, 10_000, 100):
         rows = pl.DataFrame({"example_id": range(start, start + 100), "event_time_ms": range(start, start + 100)})
         ids.admit(rows.with_columns(_row=pl.col("event_time_ms")).cast(SCHEMA))
+        ids.learnt(start + 99)
+        assert ids.table(start + 100).height <= 2 * HORIZON_MS + 1
+        assert ids._table.height <= 100 + 2 * HORIZON_MS + 1
     assert ids.table(10_000).height == 2 * HORIZON_MS + 1
 
 

@@ -126,6 +126,21 @@ def test_a_candidate_overtaken_before_its_window_is_full_is_counted(app: App) ->
     assert [(d.outcome, d.position) for d in publisher.decisions] == [("held", 1)]
 
 
+def test_publishing_again_what_was_rolled_back_says_that_it_is_not_live(app: App) -> None:
+    store = MemoryWeights("adsim")
+    publisher = Publisher(app, store, force=True)
+    for seed in (0, 1):
+        offer(publisher, good(app, seed), seed)
+        publisher.observe(examples(app, 400))
+    store.rollback(1, "test")
+    offer(publisher, good(app, 1), 1)
+    made = publisher.observe(examples(app, 400))
+    assert made is not None
+    assert (made.outcome, made.version, store.current_version()) == ("held", None, 1)
+    assert "version 2 again" in made.reason
+    assert publisher._live_version == 1
+
+
 def test_at_the_end_of_the_log_a_short_window_decides(app: App) -> None:
     publisher = Publisher(app, MemoryWeights("adsim"))
     offer(publisher, good(app), 1)

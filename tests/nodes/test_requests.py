@@ -61,6 +61,12 @@ def test_a_repeated_impression_is_asked_for_once(kuairand: App) -> None:
     assert made.asked.height == 1
 
 
+def test_an_id_that_comes_again_at_another_time_is_another_impression(kuairand: App) -> None:
+    made = requests_from(shown(kuairand, ("i1", 5, "u1", "1", "a"), ("i1", 120_000, "u1", "1", "b")), kuairand)
+    assert [items(line) for line in made.lines] == [["a"], ["b"]]
+    assert made.asked.select("impression_id", "event_time_ms").rows() == [("i1", MINUTE + 5), ("i1", MINUTE + 120_000)]
+
+
 def test_a_request_holds_no_more_candidates_than_are_served(kuairand: App) -> None:
     serving = kuairand.config.serving.model_copy(update={"max_candidates": 2})
     small = replace(kuairand, config=kuairand.config.model_copy(update={"serving": serving}))
