@@ -1,6 +1,7 @@
 """The `rocket` command: looks a verb up by name and imports only what that verb needs."""
 
 import importlib
+import logging
 import sys
 from typing import Any
 
@@ -86,6 +87,7 @@ def rocket() -> None:
 
 def main() -> None:
     """Run the command; a RocketError becomes one sentence on stderr and exit code 1."""
+    logging.getLogger().setLevel(logging.ERROR)  # Beam warns of packages that Rocket does not use
     try:
         app(prog_name="rocket")
     except RocketError as error:

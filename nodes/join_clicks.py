@@ -83,9 +83,8 @@ class _SettleSlots(beam.DoFn):
         if state:
             joiner.restore({name.decode(): from_bytes(frame) for name, frame in state.items()})
         _add(joiner, events.read())
-        settled = joiner.settle(
-            slot.read() * self._slot_ms - 1
-        )  # events of the slot's last millisecond are here, later may come
+        # The watermark stands at the slot's end: its last millisecond is over, the next one is not.
+        settled = joiner.settle(slot.read() * self._slot_ms - 1)
         events.clear()
         remembered.clear()
         for name, frame in joiner.state().items():

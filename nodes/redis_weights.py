@@ -44,6 +44,7 @@ class RedisWeights:
         keep: so many of the newest versions never expire.
         ttl_s: older ones expire after that.
         who: stands in the stream of releases; user, host and process by default.
+        called: what errors call it; the URL, without its password, by default.
 
     Raises:
         StoreError: the URL is none.
@@ -58,9 +59,10 @@ class RedisWeights:
         keep: int = 5,
         ttl_s: int = 86_400,
         who: str | None = None,
+        called: str | None = None,
         timeout_s: float = 10.0,
     ) -> None:
-        self.url, self.model = masked(url), model
+        self.called, self.model = called or masked(url), model
         self._schema_id, self._keep, self._ttl_s = schema_id, keep, ttl_s
         self._who = who or f"{_user()}@{socket.gethostname()}:{os.getpid()}"
         try:
@@ -68,7 +70,7 @@ class RedisWeights:
                 url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=Retry(NoBackoff(), 1)
             )
         except ValueError as error:
-            raise StoreError(f"{self.url}: not a Redis URL ({error}); write redis://host:port/0") from error
+            raise StoreError(f"{self.called}: not a Redis URL ({error}); write redis://host:port/0") from error
 
     def close(self) -> None:
         """Let go of the connections."""
@@ -108,7 +110,7 @@ class RedisWeights:
         made = msgspec.structs.replace(manifest, model=self.model, version=version)
         data = manifest_bytes(made)
         keys = self._keys(made)
-        with speaking(self.url):
+        with speaking(self.called):
             for key, chunk in zip(keys[1:], chunks, strict=True):
                 self._redis.set(key, chunk, ex=STAGING_S)
             self._redis.set(keys[0], data, ex=STAGING_S)
@@ -132,12 +134,12 @@ class RedisWeights:
         """
         asked = version if version is not None else self.current_version()
         if asked is None:
-            raise StoreError(f"{self.url}: no version of model '{self.model}' is published; run `rocket publish` first")
+            raise StoreError(f"{self.called}: no version of model '{self.model}' is published; run `rocket publish` first")
         manifest = self.manifest(asked)
         name = f"version {asked} of model '{self.model}'"
         keys = self._keys(manifest)[1:]
         lengths = [length for blob in manifest.blobs for length in blob.chunks]
-        with speaking(self.url):
+        with speaking(self.called):
             asking = self._redis.pipeline(transaction=False)
             for key in keys:
                 asking.strlen(key)
@@ -149,7 +151,7 @@ class RedisWeights:
             if held != length:
                 state = f"has {held} bytes instead of {length}" if held or not length else "is missing"
                 raise CorruptError(f"{name}: chunk {number} {state}; publish it again or roll back")
-        with speaking(self.url):
+        with speaking(self.called):
             chunks = [self._redis.get(key) or b"" for key in keys]
         return assemble(manifest, chunks)
 
@@ -160,12 +162,12 @@ class RedisWeights:
             StoreError: no such version. CorruptError, SchemaMismatchError: as `fetch`.
         """
         key = names.manifest_key(self.model, version)
-        with speaking(self.url):
+        with speaking(self.called):
             length = int(self._redis.strlen(key))
             data = self._redis.get(key) if 0 < length <= MAX_MANIFEST_BYTES else None
         if not length:
             held = ", ".join(str(known.version) for known in self._held()) or "none"
-            raise StoreError(f"{self.url}: no version {version} of model '{self.model}'; held: {held}")
+            raise StoreError(f"{self.called}: no version {version} of model '{self.model}'; held: {held}")
         if data is None:
             raise CorruptError(f"version {version} of model '{self.model}': its manifest has {length} bytes")
         return read_manifest(data, self.model, version, self._schema_id)
@@ -176,7 +178,7 @@ class RedisWeights:
 
     def releases(self, count: int = 100) -> list[dict[str, str]]:
         """The newest entries of the stream of releases, oldest first: at_ms, action, version, from, epoch, who, why."""
-        with speaking(self.url):
+        with speaking(self.called):
             entries = self._redis.xrevrange(names.releases_key(self.model), count=count)
         return [
             {"at_ms": at.decode().split("-")[0]} | {k.decode(): v.decode(errors="replace") for k, v in fields.items()}
@@ -192,7 +194,7 @@ class RedisWeights:
         self.fetch(version)
         manifest = self.manifest(version)
         keys = self._keys(manifest)
-        with speaking(self.url):
+        with speaking(self.called):
             length = int(self._redis.strlen(keys[0]))
         lengths = [length, *(length for blob in manifest.blobs for length in blob.chunks)]
         self._run(
@@ -208,7 +210,7 @@ class RedisWeights:
         return [names.manifest_key(self.model, manifest.version), *blobs]
 
     def _pointer(self) -> dict[str, Any]:
-        with speaking(self.url):
+        with speaking(self.called):
             raw = self._redis.get(names.current_key(self.model))
         if raw is None:
             return {"version": 0, "epoch": 0, "last": 0, "released": 0}
@@ -221,14 +223,15 @@ class RedisWeights:
     def _broken_pointer(self) -> CorruptError:
         key = names.current_key(self.model)
         return CorruptError(
-            f"{self.url}: the pointer {key} is not one; delete that key, then publish or `rocket rollback` again"
+            f"{self.called}: the pointer {key} is not one; delete that key, then publish or `rocket rollback` again"
         )
 
     def _held(self, newest: int | None = None) -> list[WeightManifest]:
         """Manifests of the released versions (or only of the last so many releases), oldest first."""
-        with speaking(self.url):
+        with speaking(self.called):
             entries = self._redis.xrevrange(names.releases_key(self.model), count=newest)
-            numbers = sorted({int(fields[b"version"]) for _, fields in entries if fields[b"action"] == b"publish"})
+            # a rollback names one too: older than the others, it must be seen again to expire once it is not live
+            numbers = sorted({int(fields[b"version"]) for _, fields in entries})
             held: list[WeightManifest] = []
             for start in range(0, len(numbers), _MANIFESTS_AT_ONCE):
                 some = numbers[start : start + _MANIFESTS_AT_ONCE]
@@ -249,19 +252,19 @@ class RedisWeights:
 
     def _run(self, script: str, keys: list[str], args: list[Any]) -> str:
         """Run a script and turn its refusals into errors."""
-        with speaking(self.url):
+        with speaking(self.called):
             code, detail = (part.decode() for part in self._redis.eval(script, len(keys), *keys, *args))
         if code == "fenced":
             raise FencedError(
-                f"{self.url}: a publisher with epoch {detail} has taken over model '{self.model}', this one is older; "
+                f"{self.called}: a publisher with epoch {detail} has taken over model '{self.model}', this one is older; "
                 "stop this one, or start it again to take over"
             )
         if code == "corrupt":
             raise self._broken_pointer()
         if code == "older":
-            raise StoreError(f"{self.url}: version {detail} of model '{self.model}' was published meanwhile; try again")
+            raise StoreError(f"{self.called}: version {detail} of model '{self.model}' was published meanwhile; try again")
         if code == "partial":
-            raise StoreError(f"{self.url}: {detail} is not there whole (evicted or deleted); publish the version again")
+            raise StoreError(f"{self.called}: {detail} is not there whole (evicted or deleted); publish the version again")
         return detail
 
 

@@ -47,7 +47,7 @@ def open_weights(
             store.close()
         return
     with EmbeddedValkey(Path(where), create=create) as valkey:
-        store = RedisWeights(valkey.url, model, schema_id=schema_id, keep=keep, ttl_s=ttl_s)
+        store = RedisWeights(valkey.url, model, schema_id=schema_id, keep=keep, ttl_s=ttl_s, called=text)
         try:
             yield store
         finally:

@@ -12,7 +12,7 @@ from rich.table import Table
 from contracts.errors import RocketError, did_you_mean
 from deploy import benches
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 def _stages() -> list[str]:

@@ -14,7 +14,7 @@ from deploy.progress import TerminalProgress
 from flows import check_app
 from flows.settings import load_app_with_settings
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 _File = Annotated[Path | None, typer.Option(help="A file of JSON lines.")]
 
 

@@ -13,7 +13,7 @@ from flows import demo as flow
 from flows.run_folder import RunFolder
 from flows.settings import load_app_with_settings
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

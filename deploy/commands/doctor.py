@@ -16,7 +16,7 @@ from contracts.app import shipped_apps
 from contracts.errors import RocketError
 from flows.settings import load_app_with_settings
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 #: package -> (extra, what for)
 _PACKAGES = {

@@ -12,7 +12,7 @@ from flows import evaluate as flow
 from flows.run_folder import RunFolder
 from flows.settings import load_app_with_settings
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 _METRICS = ("auc", "gauc", "logloss", "expected_logloss", "ne", "calibration")
 
 

@@ -8,7 +8,7 @@ import typer
 
 from contracts.errors import ContractError, did_you_mean
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 LOGS = {"kuairand": "KuaiRand-Pure: impressions of a short-video feed (Gao et al., CIKM 2022)"}
 

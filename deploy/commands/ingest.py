@@ -10,7 +10,7 @@ from deploy.progress import TerminalProgress
 from flows import ingest as flow
 from flows.settings import load_app_with_settings
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

@@ -12,7 +12,7 @@ from contracts.app import load_app
 from contracts.errors import ContractError, StoreError
 from nodes.files import write_whole
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 
 

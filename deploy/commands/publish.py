@@ -10,12 +10,12 @@ from flows import publish as flow
 from flows.settings import load_app_with_settings
 from nodes.weight_stores import open_weights
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()
 def publish(
-    checkpoint: Annotated[Path, typer.Option(help="The trainer's folder; its newest whole checkpoint is taken.")],
+    checkpoints: Annotated[Path, typer.Option(help="The trainer's folder; its newest whole checkpoint is taken.")],
     weights: Annotated[str, typer.Option(help="redis://host:port, or the folder of an embedded Valkey.")],
     examples: Annotated[
         Path | None, typer.Option(help="The example log; the rows after the checkpoint are the gate's window.")
@@ -34,7 +34,7 @@ def publish(
     with open_weights(
         weights, loaded.name, schema_id=loaded.schema_id, keep=settings.keep, ttl_s=settings.ttl_s
     ) as store:
-        figures = flow.run(loaded, checkpoint, store, examples=examples, force=force, why=why)
+        figures = flow.run(loaded, checkpoints, store, examples=examples, force=force, why=why)
     if as_json:
         print(json.dumps(figures))
     elif figures["outcome"] == "published":

@@ -8,7 +8,7 @@ import typer
 from flows.report import write_report
 from flows.run_folder import RunFolder
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

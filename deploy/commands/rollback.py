@@ -8,7 +8,7 @@ import typer
 from contracts.app import load_app
 from nodes.weight_stores import open_weights
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

@@ -10,7 +10,7 @@ import typer
 from deploy.progress import TerminalProgress
 from nodes.simulate import Faults, simulate
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

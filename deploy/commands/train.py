@@ -17,7 +17,7 @@ from flows import train as flow
 from flows.settings import load_app_with_settings
 from nodes.weight_stores import open_weights
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 def instant_ms(text: str) -> int:

@@ -106,9 +106,14 @@ def kills_and_a_rerun(events: Path, whole: Path, out: Path, points: list[tuple[i
     return stood
 
 
-def test_three_kills_at_random_points_and_a_rerun(events, whole, tmp_path):
+def test_four_kills_at_random_points_and_a_rerun(events, whole, tmp_path):
     draw = random.Random()
-    points = [(-1, draw.uniform(0, 0.5)), (draw.randint(1, 60), 0.0), (draw.randint(61, SEGMENTS - 10), 0.0)]
+    points = [
+        (-1, draw.uniform(0, 0.5)),
+        (draw.randint(1, 60), 0.0),
+        (draw.randint(1, 120), draw.uniform(0, 0.05)),
+        (draw.randint(121, SEGMENTS - 10), 0.0),
+    ]
     stood = kills_and_a_rerun(events, whole, tmp_path / "out", points)
     assert max(stood) > 0, "no kill came while segments were written"
 

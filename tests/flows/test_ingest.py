@@ -208,6 +208,18 @@ def test_progress_counts_the_events_read(app, tmp_path):
     assert [rows for _, rows in told] == sorted({rows for _, rows in told})
 
 
+def test_what_a_killed_run_left_of_its_ledger_is_not_counted_twice(app, done):
+    impressions, clicks, out = done
+    whole, before = fates(out), snapshot(out / "examples")
+    (out / "examples" / "complete.json").unlink()  # as if killed before the mark, with a part cut elsewhere
+    whole.head(7).write_parquet(out / "fates" / "part-0.parquet")
+    ingest.run(app, [impressions], [clicks], out)
+    assert fates(out).equals(whole)
+    assert {name: data for name, (_, data) in snapshot(out / "examples").items()} == {
+        name: data for name, (_, data) in before.items()
+    }
+
+
 def test_an_error_of_a_node_comes_out_as_itself(app, tmp_path):
     impressions = write_lines(tmp_path / "i.ndjson", [impression(n, n) for n in range(40)])
     clicks = write_lines(tmp_path / "c.ndjson", [])

@@ -16,7 +16,7 @@ from nodes.order import LogOrder
 def test_rows_are_numbered_in_event_time_and_id_order_however_they_come(rows, cuts, max_rows):
     """Each part comes with rows at or after the time released so far, as a watermark promises."""
     order, out = LogOrder(["at_ms", "id"]), []
-    arriving = sorted(rows, key=lambda row: (row[0] // 8, row[1]))  # out of order within 8 ms
+    arriving = sorted(sorted(rows, reverse=True), key=lambda row: row[0] // 8)  # backwards within 8 ms
     released = -1
     while arriving:
         cut = cuts[len(arriving) % len(cuts)]

@@ -83,6 +83,18 @@ def test_old_versions_expire_but_never_the_current_one(store: RedisWeights, raw:
     assert raw.ttl(names.manifest_key(store.model, 1)) == raw.ttl(names.blob_key(store.model, 1, 0)) == -1
 
 
+def test_a_version_rolled_back_to_expires_once_it_is_not_live(
+    store: RedisWeights, raw: redis.Redis, adsim: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nodes.redis_weights._ALSO_COMPARED", 1)
+    for seed in range(5):
+        publish(store, adsim, seed)
+    store.rollback(1, "test")
+    publish(store, adsim, 9)
+    assert raw.ttl(names.manifest_key(store.model, 1)) > 0
+    assert raw.ttl(names.blob_key(store.model, 1, 0)) > 0
+
+
 def test_a_rollback_is_on_the_record_and_later_versions_still_grow(store: RedisWeights, adsim: App) -> None:
     for seed in range(2):
         publish(store, adsim, seed)

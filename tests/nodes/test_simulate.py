@@ -237,7 +237,7 @@ def test_events_are_out_of_order_but_within_the_disorder(tmp_path: Path) -> None
         assert (behind > 10_000).mean() > 0.2  # type: ignore[operator]
 
 
-def test_an_ad_is_shown_only_while_its_campaign_runs(clean: pl.DataFrame) -> None:
+def test_an_ad_is_shown_only_while_its_campaign_runs() -> None:
     world = World(np.random.default_rng(5), days=2.0)
     rng = np.random.default_rng(6)
     rows = world.sample(rng, np.sort(rng.random(20_000)), np.full(20_000, 2))
@@ -247,8 +247,7 @@ def test_an_ad_is_shown_only_while_its_campaign_runs(clean: pl.DataFrame) -> Non
     assert (world.ends < world.hours).any()
     shown = np.sort(np.bincount(rows.ad, minlength=ADS))[::-1]
     assert shown[:40].sum() > 2.5 * shown[200:240].sum()  # Zipf: the head against the middle
-    views = clean.group_by("user_id", "event_time_ms").agg(pl.col("item_id").is_duplicated().any())
-    assert not views["item_id"].any()
+    assert (rows.ad[::2] != rows.ad[1::2]).all()  # a view shows no ad twice
 
 
 def test_history_holds_only_clicks_of_the_past_and_keeps_the_last() -> None:
