@@ -63,7 +63,7 @@ def run(
     Raises:
         SchemaMismatchError: log or checkpoint of another feature table.
         CorruptError: there are checkpoints, and none is whole; or a broken segment.
-        ContractError: the log is missing or another one than before.
+        ContractError: the log is missing or another one than before, or what is to be held out is learnt already.
         FencedError: another trainer took over.
         StoreError: no checkpoint or version can be written.
     """
@@ -73,7 +73,7 @@ def run(
     if not rows:
         raise ContractError(f"{examples}: holds no examples; `rocket ingest --out {examples.parent}` writes them")
     end = rows if until_ms is None else _first_row_at(log, rows, until_ms, app.schema_id)
-    trainer, resumed_from, epoch = _begin(app, log, rows, checkpoints, resume=resume)
+    trainer, resumed_from, epoch = _begin(app, log, rows, checkpoints, resume=resume, until_ms=until_ms)
     publisher = None if store is None else Publisher(app, store, clock_ms)
     minibatches = trainer.minibatches(until_ms)
     settings = app.config.train.checkpoint
@@ -104,7 +104,7 @@ def run(
 
 
 def _begin(
-    app: App, log: ExampleDirectory, rows: int, checkpoints: Path, *, resume: bool
+    app: App, log: ExampleDirectory, rows: int, checkpoints: Path, *, resume: bool, until_ms: int | None
 ) -> tuple[CoTrainer, str | None, int]:
     """The trainer where it stood, the checkpoint's name, and the epoch that fences out whoever was at work here."""
     while True:
@@ -113,6 +113,11 @@ def _begin(
         if saved is not None:
             trainer.restore(saved)
             _same_log(log, trainer, rows)
+            if until_ms is not None and trainer.examples and trainer.event_time_ms >= until_ms:
+                raise ContractError(
+                    f"{saved.path}: has learnt up to event time {trainer.event_time_ms} ms, past --until {until_ms}: "
+                    "what is to be held out is learnt already; give a later --until, or train anew with --fresh"
+                )
         epoch = claim_epoch(checkpoints)  # only now: a start that is refused must not stop a trainer at work
         if not resume or names(checkpoints) == standing:
             return trainer, None if saved is None else saved.manifest.name, epoch

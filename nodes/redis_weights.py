@@ -104,6 +104,8 @@ class RedisWeights:
         held = self._held(self._keep + _ALSO_COMPARED)
         for known in held:
             if _same(known, manifest):
+                if manifest.epoch < (newest := self.epoch()):
+                    raise self._fenced(newest)
                 return known
         current = names.current_key(self.model)
         version = int(self._run(lua.RESERVE, [current], [manifest.epoch]))
@@ -134,7 +136,9 @@ class RedisWeights:
         """
         asked = version if version is not None else self.current_version()
         if asked is None:
-            raise StoreError(f"{self.called}: no version of model '{self.model}' is published; run `rocket publish` first")
+            raise StoreError(
+                f"{self.called}: no version of model '{self.model}' is published; run `rocket publish` first"
+            )
         manifest = self.manifest(asked)
         name = f"version {asked} of model '{self.model}'"
         keys = self._keys(manifest)[1:]
@@ -250,21 +254,28 @@ class RedisWeights:
                 lua.EXPIRE, [names.current_key(self.model), *self._keys(manifest)], [manifest.version, self._ttl_s]
             )
 
+    def _fenced(self, epoch: int | str) -> FencedError:
+        return FencedError(
+            f"{self.called}: a publisher with epoch {epoch} has taken over model '{self.model}', this one is older; "
+            "stop this one, or start it again to take over"
+        )
+
     def _run(self, script: str, keys: list[str], args: list[Any]) -> str:
         """Run a script and turn its refusals into errors."""
         with speaking(self.called):
             code, detail = (part.decode() for part in self._redis.eval(script, len(keys), *keys, *args))
         if code == "fenced":
-            raise FencedError(
-                f"{self.called}: a publisher with epoch {detail} has taken over model '{self.model}', this one is older; "
-                "stop this one, or start it again to take over"
-            )
+            raise self._fenced(detail)
         if code == "corrupt":
             raise self._broken_pointer()
         if code == "older":
-            raise StoreError(f"{self.called}: version {detail} of model '{self.model}' was published meanwhile; try again")
+            raise StoreError(
+                f"{self.called}: version {detail} of model '{self.model}' was published meanwhile; try again"
+            )
         if code == "partial":
-            raise StoreError(f"{self.called}: {detail} is not there whole (evicted or deleted); publish the version again")
+            raise StoreError(
+                f"{self.called}: {detail} is not there whole (evicted or deleted); publish the version again"
+            )
         return detail
 
 

@@ -84,4 +84,6 @@ def problem_of(error: Exception) -> Problem:
         return Problem("unknown_column", re.sub("field", "column", said))
     if "out of range" in said:
         return Problem("not_finite", said)
+    if "Expected `int` <=" in said or "Expected `int` >=" in said:
+        return Problem("out_of_range", said)
     return Problem("wrong_type", said)

@@ -240,3 +240,9 @@ def test_a_trainer_that_is_fenced_out_stops(app: App, log: Path, tmp_path: Path)
     ticks = iter(range(10**6))
     with pytest.raises(FencedError, match="another trainer has claimed"):
         train.run(app, log, tmp_path, clock_s=lambda: float(next(ticks)), on_progress=lambda *_: claim_epoch(tmp_path))
+
+
+def test_what_is_learnt_already_cannot_be_held_out(app: App, log: Path, tmp_path: Path) -> None:
+    train.run(app, log, tmp_path)
+    with pytest.raises(ContractError, match="learnt already.*--fresh"):
+        train.run(app, log, tmp_path, until_ms=START_MS + 200_000)

@@ -127,6 +127,15 @@ def test_an_older_epoch_is_refused(store: RedisWeights, adsim: App) -> None:
     assert store.epoch() == new
 
 
+def test_an_older_epoch_is_refused_even_where_nothing_would_change(store: RedisWeights, adsim: App) -> None:
+    old = store.take_epoch()
+    publish(store, adsim, 1, old)
+    assert publish(store, adsim, 1, old).version == 1
+    store.take_epoch()
+    with pytest.raises(FencedError):
+        publish(store, adsim, 1, old)
+
+
 def test_a_publisher_that_is_fenced_between_its_bytes_and_the_pointer_moves_nothing(
     store: RedisWeights, adsim: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:

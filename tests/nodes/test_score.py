@@ -149,7 +149,7 @@ BAD_REQUESTS: dict[str, tuple[bytes, str, str | None]] = {
     "a string for a number": (change("user.user_activity", "3"), "wrong_type", "r1"),
     "true for a number": (change("context.position", True), "wrong_type", "r1"),
     "1.0 for a whole number": (change("context.position", 1.0), "wrong_type", "r1"),
-    "beyond 64 bits": (change("context.position", 2**64), "wrong_type", "r1"),
+    "beyond 64 bits": (change("context.position", 2**64), "out_of_range", "r1"),
     "an unknown column": (change("context.colour", "red"), "unknown_column", "r1"),
     "an unknown part": (change("imp", []), "unknown_column", "r1"),
     "below its minimum": (change("context.position", 0), "below_minimum", "r1"),
