@@ -11,6 +11,7 @@ import pytest
 from contracts.app import App
 from contracts.errors import ContractError, CorruptError, FencedError, SchemaMismatchError
 from flows import train
+from flows.train_start import first_row_at
 from model.checkpoint import load_newest
 from model.checkpoint_manifest import names
 from model.fence import claim_epoch
@@ -56,8 +57,8 @@ def test_rows_from_until_on_are_held_out(app: App, log: Path, tmp_path: Path) ->
 @pytest.mark.parametrize("row", [0, 1, 299, 300, 301, 777, 1499, 1500])
 def test_the_held_out_part_begins_at_the_first_row_that_late(app: App, log: Path, row: int) -> None:
     opened = train.ExampleDirectory(log)
-    assert train._first_row_at(opened, 1500, START_MS + row * 1000, app.schema_id) == row
-    assert train._first_row_at(opened, 1500, START_MS + row * 1000 - 1, app.schema_id) == row
+    assert first_row_at(opened, 1500, START_MS + row * 1000, app.schema_id) == row
+    assert first_row_at(opened, 1500, START_MS + row * 1000 - 1, app.schema_id) == row
 
 
 def test_a_redelivered_example_is_dropped_and_counted(app: App, frame: pl.DataFrame, log: Path, tmp_path: Path) -> None:
@@ -244,5 +245,5 @@ def test_a_trainer_that_is_fenced_out_stops(app: App, log: Path, tmp_path: Path)
 
 def test_what_is_learnt_already_cannot_be_held_out(app: App, log: Path, tmp_path: Path) -> None:
     train.run(app, log, tmp_path)
-    with pytest.raises(ContractError, match="learnt already.*--fresh"):
+    with pytest.raises(ContractError, match=r"learnt already.*--fresh"):
         train.run(app, log, tmp_path, until_ms=START_MS + 200_000)

@@ -1,0 +1,66 @@
+"""Where training begins: the newest checkpoint, the log that it stands in, and the claim that fences others out."""
+
+from pathlib import Path
+
+from contracts.app import App
+from contracts.errors import ContractError
+from model.checkpoint import load_newest
+from model.checkpoint_manifest import names
+from model.fence import claim_epoch
+from nodes.cotrain import CoTrainer
+from nodes.example_log import ExampleDirectory
+
+
+def begin(
+    app: App, log: ExampleDirectory, rows: int, checkpoints: Path, *, resume: bool, until_ms: int | None
+) -> tuple[CoTrainer, str | None, int]:
+    """The trainer where it stood, the checkpoint's name, and the epoch that fences out whoever was at work here."""
+    while True:
+        trainer, standing = CoTrainer(app), names(checkpoints)
+        saved = load_newest(checkpoints, app.schema_id) if resume and standing else None
+        if saved is not None:
+            trainer.restore(saved)
+            _same_log(log, trainer, rows)
+            if until_ms is not None and trainer.examples and trainer.event_time_ms >= until_ms:
+                raise ContractError(
+                    f"{saved.path}: has learnt up to event time {trainer.event_time_ms} ms, past --until {until_ms}: "
+                    "what is to be held out is learnt already; give a later --until, or train anew with --fresh"
+                )
+        epoch = claim_epoch(checkpoints)  # only now: a start that is refused must not stop a trainer at work
+        if not resume or names(checkpoints) == standing:
+            return trainer, None if saved is None else saved.manifest.name, epoch
+
+
+def _same_log(log: ExampleDirectory, trainer: CoTrainer, rows: int) -> None:
+    """Refuse a log other than the one that the checkpoint stands in.
+
+    Raises:
+        ContractError: it is shorter than the position, or another example stands there.
+    """
+    if not trainer.position:
+        return
+    last = trainer.ids.table(trainer.position).row(-1, named=True)
+    if trainer.position <= rows:
+        there = next(log.read(last["_row"])).frame.row(0, named=True)
+        if there["example_id"] == last["example_id"] and there["event_time_ms"] == last["event_time_ms"]:
+            return
+    raise ContractError(
+        f"{log.path}: is not the example log that the checkpoint was trained on (it stands at row "
+        f"{trainer.position:,}, the log has {rows:,}); give that log, or train anew with --fresh"
+    )
+
+
+def first_row_at(log: ExampleDirectory, rows: int, until_ms: int, schema_id: str) -> int:
+    """The first row with that event time or later, by halving; the log is in order of event time."""
+    low, high = 0, rows
+    while low < high:
+        middle = (low + high) // 2
+        segment = next(log.read(middle, schema_id))
+        times = segment.frame["event_time_ms"]
+        if times[0] >= until_ms:
+            high = middle
+        elif times[-1] < until_ms:
+            low = segment.next_row
+        else:
+            return middle + int(times.search_sorted(until_ms, side="left"))
+    return low
