@@ -85,9 +85,22 @@ def rocket() -> None:
     """Rocket: streaming click-through-rate prediction, a light net that serves what a booster taught it."""
 
 
+def _worth_telling(record: logging.LogRecord) -> bool:
+    """Whether a warning is a user's business: not that Beam, when imported, misses a package that Rocket never uses."""
+    return not str(record.msg).startswith("apitools not found")
+
+
+def _tell_warnings() -> None:
+    """Warnings (a checkpoint passed over, a retry) go to stderr in the same voice as errors."""
+    teller = logging.StreamHandler()
+    teller.setLevel(logging.WARNING)
+    teller.addFilter(_worth_telling)
+    logging.basicConfig(format="rocket: %(message)s", handlers=[teller])
+
+
 def main() -> None:
     """Run the command; a RocketError becomes one sentence on stderr and exit code 1."""
-    logging.getLogger().setLevel(logging.ERROR)  # Beam warns of packages that Rocket does not use
+    _tell_warnings()
     try:
         app(prog_name="rocket")
     except RocketError as error:

@@ -159,7 +159,6 @@ def load_newest(folder: Path, schema_id: str) -> Loaded:
         try:
             loaded = load_checkpoint(folder / name)
         except CorruptError as error:
-            log.warning("%s; going back to the checkpoint before it", error)
             broken.append(str(error))
             continue
         if loaded.manifest.schema_id != schema_id:
@@ -167,6 +166,8 @@ def load_newest(folder: Path, schema_id: str) -> Loaded:
                 f"{loaded.path}: trained for schema_id {loaded.manifest.schema_id}, but the app has {schema_id}; "
                 "use the app that trained it, or another folder"
             )
+        for why in broken:
+            log.warning("%s; going back to the checkpoint before it", why)
         return loaded
     if broken:
         raise CorruptError(

@@ -82,15 +82,12 @@ def _show_app(console: Console, about: dict[str, Any]) -> None:
 
 def _show_file(console: Console, stream: str, found: dict[str, Any], gx_rows: int) -> None:
     if found["breaches"]:
-        table = Table(
-            "checked by", "rule", "column", "rows", "share", "first lines", "detail", title=f"{stream}: breaches"
-        )
+        table = Table("checked by", "rule, column", "rows", "first lines", "detail", title=f"{stream}: breaches")
         for breach in found["breaches"]:
             lines = ", ".join(map(str, breach["first_lines"]))
             more = ", …" if breach["rows"] > len(breach["first_lines"]) else ""
-            cells = (breach["by"], breach["rule"], breach["column"] or "", f"{breach['rows']:,}",
-                     f"{breach['share']:.2%}", lines + more, breach["detail"])  # fmt: skip
-            table.add_row(*map(Text, cells))
+            rule = "\n".join(filter(None, (breach["rule"], breach["column"])))
+            table.add_row(*map(Text, (breach["by"], rule, f"{breach['rows']:,}", lines + more, breach["detail"])))
         console.print(table)
     for note in found["notes"]:
         console.print(f"note: {note}", soft_wrap=True, highlight=False)

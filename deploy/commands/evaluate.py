@@ -25,15 +25,17 @@ def evaluate(
     """AUC, GAUC, logloss, NE and calibration of every model, whole and by segment."""
     folder = RunFolder(run)
     judged = flow.run(load_app_with_settings(folder.read_json("run.json")["app"], sets), folder)
-    table = Table("rows", "model", *_METRICS)
+    table = Table("rows", "model", *(name.replace("_", " ") for name in _METRICS))
     parts = [("all", judged["test"])]
     parts += [
         (f"{row['segment']} = {row['value']} ({row['rows']:,})", {name: row[name] for name in judged["test"]})
         for row in judged["segments"]
     ]
     for where, figures in parts:
-        for model, row in figures.items():
-            table.add_row(where, model, *["-" if row.get(m) is None else f"{row[m]:.4f}" for m in _METRICS])
-    Console(stderr=as_json, width=None).print(table)
+        for number, (model, row) in enumerate(figures.items()):
+            cells = ["-" if row.get(metric) is None else f"{row[metric]:.4f}" for metric in _METRICS]
+            table.add_row("" if number else where, model, *cells)
+        table.add_section()
+    Console(stderr=as_json).print(table)
     if as_json:
         typer.echo(json.dumps(judged))

@@ -103,7 +103,7 @@ def train(
         print(
             f"{model:<8} AUC {row['auc'] or float('nan'):.4f}  logloss {row['logloss']:.4f}  (predicted, then learnt)"
         )
-    print(f"{figures['checkpoints']} checkpoints in {checkpoints}, {figures['versions']} versions published")
+    print(f"{figures['checkpoints']} checkpoints written to {checkpoints}, {figures['versions']} versions published")
     for decision in figures["decisions"]:
         if decision["outcome"] == "held":
             print(f"held at row {decision['position']:,}: {decision['reason']}")

@@ -1,13 +1,10 @@
 """Bad input at the level of the command: one counted dead letter an event, one sentence and exit code 1 a run."""
 
-import contextlib
-import io
 import json
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
@@ -16,213 +13,16 @@ import redis
 
 from contracts import names
 from contracts.app import App, load_app
-from deploy import cli
 from nodes.fake_traffic import requests
 from nodes.weight_stores import open_weights
-from tests.flows.ingest_files import START_MS, click, dead_letters, example_rows, fates, impression, write_lines
+from tests.bad_events import BIG, Ingested
+from tests.commands import Said, refused, rocket
+from tests.flows.ingest_files import write_lines
 
 pytestmark = pytest.mark.e2e
 
-GOOD = 400
-BIG = 10 << 20
 SMALL = ("--set", "train.batch_rows=64", "--set", "train.checkpoint.every_batches=2",
          "--set", "publish.gate.window_rows=64", "--set", "publish.every_rows=64")  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Said:
-    """What a command said."""
-
-    code: int
-    out: str
-    err: str
-
-
-def rocket(*words: str | Path) -> Said:
-    """The command itself in this process, from its arguments to its exit code."""
-    out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        patch.setattr(sys, "argv", ["rocket", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-    code = ended.value.code
-    return Said(code if isinstance(code, int) else 0, out.getvalue(), err.getvalue())
-
-
-def refused(said: Said) -> str:
-    """The one sentence of a run that failed."""
-    (line,) = said.err.splitlines()
-    assert line.startswith("rocket: ")
-    assert "Traceback" not in line
-    assert (said.code, said.out) == (1, "")
-    return line
-
-
-def shown(number: int, *leave_out: str, **columns: object) -> bytes:
-    row = json.loads(impression(number, number / 10, **columns))
-    return json.dumps({name: value for name, value in row.items() if name not in leave_out}).encode()
-
-
-def raw(column: str, value: bytes) -> bytes:
-    """An impression with those bytes for a value."""
-    return shown(9000, **{column: "@"}).replace(b'"@"', value)
-
-
-def clicked(**columns: object) -> bytes:
-    return click(9000, 1, 1, **columns)
-
-
-#: What is wrong -> the line, the dead letter's reason, a part of its detail.
-BAD_IMPRESSIONS: dict[str, tuple[bytes, str, str]] = {
-    "not UTF-8": (raw("site", b'"\xff\xfe"'), "not_utf8", "not UTF-8"),
-    "truncated": (shown(9000)[:-20], "not_json", "ends within"),
-    "deeply nested list": (raw("history", b"[" * 50_000 + b"]" * 50_000), "wrong_type", "history"),
-    "deeply nested in an unknown column": (raw("deep", b'{"a":' * 9000 + b"1" + b"}" * 9000), "unknown_column", "deep"),
-    "deeply nested from the start": (b"[" * 50_000, "wrong_type", "JSON object"),
-    "NaN": (raw("bid", b"NaN"), "not_finite", "NaN"),
-    "Infinity": (raw("bid", b"-Infinity"), "not_finite", "Infinity"),
-    "1e400": (raw("bid", b"1e400"), "out_of_range", "bid"),
-    "an integer beyond 64 bits": (raw("position", b"9223372036854775808"), "out_of_range", "position"),
-    "a time beyond 64 bits": (raw("event_time_ms", b"1" + b"0" * 30), "out_of_range", "event_time_ms"),
-    "required null": (shown(9000, user_id=None), "missing", "user_id"),
-    "required missing": (shown(9000, "item_id"), "missing", "item_id"),
-    "wrong type": (shown(9000, position="1"), "wrong_type", "position"),
-    "a boolean for a number": (shown(9000, bid=True), "wrong_type", "bid"),
-    "unknown column": (shown(9000, is_click=1), "unknown_column", "is_click"),
-    "a 10 MB string": (shown(9000, site="x" * BIG), "too_large", "1048576"),
-    "1970": (shown(9000, event_time_ms=0), "bad_time", "event_time_ms"),
-    "2099": (shown(9000, event_time_ms=4_070_908_800_000), "bad_time", "event_time_ms"),
-    "microseconds": (shown(9000, event_time_ms=START_MS * 1000), "bad_time", "divide by 1000"),
-    "seconds": (shown(9000, event_time_ms=START_MS // 1000), "bad_time", "multiply by 1000"),
-    "an empty line": (b"", "empty", "empty"),
-    "not an object": (b"7", "wrong_type", "JSON object"),
-    "below its minimum": (shown(9000, position=0), "below_minimum", "position"),
-    "a value that is not allowed": (shown(9000, device="toaster"), "not_allowed", "device"),
-}  # fmt: skip
-BAD_CLICKS: dict[str, tuple[bytes, str, str]] = {
-    "not UTF-8": (b"\x80" + clicked(), "not_utf8", "byte 0"),
-    "truncated": (clicked()[:10], "not_json", "ends within"),
-    "required null": (clicked(impression_id=None), "missing", "impression_id"),
-    "wrong type": (clicked(click_id=7), "wrong_type", "click_id"),
-    "unknown column": (clicked(price=1), "unknown_column", "price"),
-    "a 10 MB string": (clicked(click_id="x" * BIG), "too_large", "1048576"),
-    "microseconds": (clicked(event_time_ms=START_MS * 1000), "bad_time", "divide by 1000"),
-    "a fraction of a millisecond": (clicked(event_time_ms=START_MS + 0.5), "wrong_type", "event_time_ms"),
-}
-
-
-@dataclass(frozen=True)
-class Ingested:
-    """One run of `rocket ingest` over every bad line at once, each between good ones."""
-
-    out: Path
-    impressions: Path
-    clicks: Path
-    lines: dict[tuple[str, str], int]  #: (stream, what is wrong) -> line number
-    figures: dict
-
-
-def planted(good: list[bytes], bad: dict[str, tuple[bytes, str, str]]) -> tuple[list[bytes], dict[str, int]]:
-    """The good lines with a bad one behind every third; and where each bad one stands."""
-    lines, where = [], {}
-    rest = iter(bad.items())
-    for number, line in enumerate(good):
-        lines.append(line)
-        if number % 3 == 0 and (one := next(rest, None)) is not None:
-            where[one[0]] = len(lines)
-            lines.append(one[1][0])
-    assert next(rest, None) is None
-    return lines, where
-
-
-@pytest.fixture(scope="module")
-def ingested(tmp_path_factory: pytest.TempPathFactory) -> Ingested:
-    folder = tmp_path_factory.mktemp("bad")
-    good = [shown(number) for number in range(GOOD)]
-    rival = [shown(GOOD - 1, site="elsewhere"), shown(GOOD - 1)]  # the same id: another payload, and the same again
-    clicks = [click(number, number, number / 10 + 1) for number in range(0, GOOD, 10)]
-    lines, where = planted(good, BAD_IMPRESSIONS)
-    impressions = write_lines(folder / "impressions.ndjson", lines + rival)
-    lines, where_clicks = planted(clicks, BAD_CLICKS)
-    clicks_file = write_lines(folder / "clicks.ndjson", lines)
-    said = rocket("ingest", "--impressions", impressions, "--clicks", clicks_file, "--out", folder / "out", "--json")
-    assert (said.code, "Traceback" in said.err) == (0, False), said.err
-    at = {("impressions", name): line for name, line in where.items()}
-    at |= {("clicks", name): line for name, line in where_clicks.items()}
-    return Ingested(folder / "out", impressions, clicks_file, at, json.loads(said.out.splitlines()[-1]))
-
-
-@pytest.mark.parametrize(
-    ("stream", "what"),
-    [("impressions", what) for what in BAD_IMPRESSIONS] + [("clicks", what) for what in BAD_CLICKS],
-)
-def test_a_bad_event_is_one_dead_letter_with_reason_raw_bytes_and_origin(
-    ingested: Ingested, stream: str, what: str
-) -> None:
-    given, reason, detail = (BAD_IMPRESSIONS if stream == "impressions" else BAD_CLICKS)[what]
-    line = ingested.lines[stream, what]
-    (letter,) = dead_letters(ingested.out).filter(stream=stream, line=line).rows(named=True)
-    assert letter["reason"] == reason
-    assert detail in letter["detail"]
-    assert letter["origin"] == str(ingested.impressions if stream == "impressions" else ingested.clicks)
-    assert (letter["raw"], letter["raw_bytes"]) == (given[: 1 << 20], len(given))
-    (fate,) = fates(ingested.out).filter(stream=stream, line=line).rows(named=True)
-    assert (fate["fate"], fate["reason"]) == ("dead_lettered", reason)
-
-
-def test_every_good_event_among_the_bad_ones_lives_and_every_event_is_counted_once(
-    ingested: Ingested, adsim: App
-) -> None:
-    figures = ingested.figures
-    streams = figures["streams"]
-    assert streams["impressions"] == {
-        "read": GOOD + 2 + len(BAD_IMPRESSIONS), "accepted": GOOD, "duplicate": 2, "late": 0, "orphan": 0,
-        "dead_lettered": len(BAD_IMPRESSIONS),
-    }  # fmt: skip
-    assert streams["clicks"] == {
-        "read": GOOD // 10 + len(BAD_CLICKS), "accepted": GOOD // 10, "duplicate": 0, "late": 0, "orphan": 0,
-        "dead_lettered": len(BAD_CLICKS),
-    }  # fmt: skip
-    assert (figures["examples"], figures["sampled_out"], figures["waiting"]) == (GOOD, 0, 0)
-    rows = example_rows(ingested.out, adsim)
-    assert rows.sort("event_time_ms")["impression_id"].to_list() == [f"i{number}" for number in range(GOOD)]
-    assert rows["label"].sum() == GOOD // 10
-    assert fates(ingested.out).height == figures["impressions_read"] + figures["clicks_read"]
-    assert dead_letters(ingested.out).height == figures["dead_lettered"]
-
-
-def test_the_same_id_with_another_payload_is_a_counted_duplicate(ingested: Ingested) -> None:
-    same_id = fates(ingested.out).filter(stream="impressions", id=f"i{GOOD - 1}")
-    assert sorted(same_id["fate"]) == ["accepted", "duplicate", "duplicate"]
-    assert "other_payload" in same_id["reason"].to_list()
-
-
-def test_check_names_the_same_bad_lines_and_exits_1(ingested: Ingested) -> None:
-    said = rocket("check", "--impressions", ingested.impressions, "--clicks", ingested.clicks, "--json")
-    found = json.loads(said.out.splitlines()[-1])["files"]
-    assert (said.code, "Traceback" in said.err) == (1, False)
-    for stream, bad in (("impressions", BAD_IMPRESSIONS), ("clicks", BAD_CLICKS)):
-        assert found[stream]["lines"] - found[stream]["good"] == len(bad)
-
-
-def test_an_empty_file_gives_no_example_and_no_error(tmp_path: Path, ingested: Ingested) -> None:
-    empty = write_lines(tmp_path / "empty.ndjson", [])
-    said = rocket("ingest", "--impressions", empty, "--clicks", empty, "--out", tmp_path / "out", "--json")
-    figures = json.loads(said.out.splitlines()[-1])
-    assert (said.code, figures["impressions_read"], figures["examples"]) == (0, 0, 0)
-    assert "holds no examples" in refused(
-        rocket("train", "--examples", tmp_path / "out/examples", "--checkpoints", tmp_path / "c")
-    )
-    for name in ("impressions", "clicks"):
-        write_lines(tmp_path / "events" / f"{name}.ndjson", [])
-    whole = rocket("demo", "--app", scaffold(tmp_path / "mine"), "--data", tmp_path / "events", "--out", tmp_path / "d")
-    assert (whole.code, whole.err.splitlines()[-1].startswith("rocket: ")) == (1, True)
-    assert "settled no example" in whole.err
-
-
-def scaffold(folder: Path) -> Path:
-    assert rocket("init", folder).code == 0
-    return folder
 
 
 @pytest.mark.parametrize(
@@ -230,17 +30,17 @@ def scaffold(folder: Path) -> Path:
     [
         ("ingest --impressions {none} --clicks {none} --out {tmp}/o", "file of impressions"),
         ("ingest --impressions {some} --clicks {none} --out {tmp}/o", "file of clicks"),
-        ("check --impressions {none}", "No such file"),
+        ("check --impressions {none}", "file of impressions"),
         ("train --examples {none} --checkpoints {tmp}/c", "example"),
         ("score --requests {none} --weights {tmp} --out {tmp}/a", "one JSON request a line"),
         ("score --requests {some} --weights {none} --out {tmp}/a", "no such folder"),
-        ("publish --checkpoints {none} --weights {none} --force", "no such folder"),
+        ("publish --checkpoints {none} --weights {none} --force", "holds no checkpoint"),
         ("rollback --weights {none} --to 1 --why x", "no such folder"),
         ("evaluate --run {none}", "rocket demo"),
         ("report --run {none}", "rocket demo"),
         ("demo --app kuairand --data {none} --out {tmp}/d", "KuaiRand"),
         ("import kuairand {none} --out {tmp}/k", "KuaiRand"),
-        ("ingest --impressions {tmp} --clicks {some} --out {tmp}/o", "a folder, not a file"),
+        ("ingest --impressions {tmp} --clicks {some} --out {tmp}/o", "directory"),
     ],
 )
 def test_a_missing_file_is_one_sentence(tmp_path: Path, words: str, why: str) -> None:
