@@ -71,6 +71,8 @@ def run(
     if not rows:
         raise ContractError(f"{examples}: holds no examples; `rocket ingest --out {examples.parent}` writes them")
     end = rows if until_ms is None else first_row_at(log, rows, until_ms, app.schema_id)
+    if store is not None:
+        store.current_version()  # one that cannot be reached refuses the start before a trainer at work is fenced out
     trainer, resumed_from, epoch = begin(app, log, rows, checkpoints, resume=resume, until_ms=until_ms)
     publisher = None if store is None else Publisher(app, store, clock_ms)
     minibatches = trainer.minibatches(until_ms)

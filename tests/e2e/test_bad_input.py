@@ -229,6 +229,7 @@ def test_redis_down_is_one_sentence(verb: str, ingested: Ingested, checkpoints: 
     }
     line = refused(rocket(verb, *words[verb], "--weights", "redis://:secret@127.0.0.1:1/0"))
     assert "redis://:***@127.0.0.1:1/0: cannot be reached" in line
+    assert not (tmp_path / "new").exists(), "no trainer at work is fenced out by a start that is refused"
 
 
 def test_bad_requests_are_refused_one_by_one_and_counted(trained: Path, adsim: App, tmp_path: Path) -> None:
