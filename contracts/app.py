@@ -107,7 +107,7 @@ def load_app(name_or_dir: str | Path, overrides: Mapping[str, Any] | None = None
     """
     folder = _folder(name_or_dir)
     path = folder / "app.toml"
-    raw = _merged(read_toml(path), overrides or {})
+    raw = laid_over(read_toml(path), overrides or {})
     try:
         # As JSON, so that strict mode takes a list for a tuple, but neither "2" nor true for an integer.
         config = AppConfig.model_validate_json(json.dumps(raw, default=str), strict=True)
@@ -138,11 +138,16 @@ def _folder(name_or_dir: str | Path) -> Path:
     raise ContractError(f"no app '{name_or_dir}': not a folder, and {did_you_mean(str(name_or_dir), shipped)}")
 
 
-def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def laid_over(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested settings with others laid over them; neither is changed.
+
+    >>> laid_over({"train": {"seed": 1, "threads": 1}}, {"train": {"seed": 2}})
+    {'train': {'seed': 2, 'threads': 1}}
+    """
     merged = dict(base)
     for key, value in over.items():
         if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
-            merged[key] = _merged(merged[key], value)
+            merged[key] = laid_over(merged[key], value)
         else:
             merged[key] = value
     return merged

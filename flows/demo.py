@@ -20,6 +20,7 @@ from flows.report import write_report
 from flows.run_folder import RunFolder
 from flows.watch_memory import PeakMemory
 from nodes.example_log import ExampleDirectory
+from nodes.files import write_whole_frame
 from nodes.import_kuairand import import_kuairand
 from nodes.ledger import accepted_impressions, write_ledger
 from nodes.requests import write_requests
@@ -73,8 +74,7 @@ def run(
     run_folder.begin(about)
     with PeakMemory() as memory:
         with stages.stage("events", impressions if data is None else None) as figures:
-            figures["rows"] = _events(app, run_folder, progress, impressions, data)
-        events = run_folder.events if _made_here(app, data) else (data or run_folder.events)
+            events, figures["rows"] = _events(app, run_folder, progress, impressions, data)
         with stages.stage("ingest", int(figures["rows"])) as figures:
             rows = ingest.run(
                 app,
@@ -134,12 +134,8 @@ def _why_no_version(app: App, run: RunFolder, learnt: Mapping[str, Any]) -> str:
     )
 
 
-def _made_here(app: App, data: Path | None) -> bool:
-    return data is None or app.name == "kuairand"
-
-
-def _events(app: App, run: RunFolder, progress: Progress, impressions: int, data: Path | None) -> int:
-    """Make or find the run's events; returns how many there are."""
+def _events(app: App, run: RunFolder, progress: Progress, impressions: int, data: Path | None) -> tuple[Path, int]:
+    """Make or find the run's events; returns their folder, and how many were made."""
     if data is None:
         if app.name != "adsim":
             raise ContractError(f"the app '{app.name}' has no simulator: give its events with --data DIR")
@@ -149,16 +145,16 @@ def _events(app: App, run: RunFolder, progress: Progress, impressions: int, data
             seed=app.config.train.seed,
             on_progress=progress.advance,
         )
-        return int(made["impressions"] + made["clicks"])
+        return run.events, int(made["impressions"] + made["clicks"])
     if app.name == "kuairand":
         made = import_kuairand(data, run.events, seed=app.config.train.seed)
-        return int(made["impressions"] + made["clicks"])
+        return run.events, int(made["impressions"] + made["clicks"])
     for name in ("impressions.ndjson", "clicks.ndjson"):
         if not (data / name).is_file():
             raise ContractError(
                 f"{data / name}: is missing; --data takes a folder with impressions.ndjson and clicks.ndjson"
             )
-    return 0
+    return data, 0
 
 
 def _cut(app: App, run: RunFolder) -> tuple[int, float]:
@@ -216,7 +212,7 @@ def _judge(
         predictions = predictions.join(known, on="impression_id", how="left")
     else:
         predictions = predictions.with_columns(p_truth=pl.lit(None, pl.Float64))
-    predictions.write_parquet(run.predictions)
+    write_whole_frame(run.predictions, predictions)
     evaluation = evaluate.run(app, run)
     run.write_json("evaluation.json", evaluation)
     used = write_ledger(run.ingest / "fates", run.examples, learnt["position"], cut_ms, run.ledger)

@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any
 
-from contracts.app import App, AppConfig, load_app
+from contracts.app import App, AppConfig, laid_over, load_app
 from contracts.errors import ContractError, did_you_mean
 
 _PREFIX = "ROCKET_"
@@ -34,15 +34,6 @@ def _nested(dotted: str, value: Any) -> dict[str, Any]:
     return nested
 
 
-def _laid_over(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    for key, value in over.items():
-        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
-            _laid_over(base[key], value)
-        else:
-            base[key] = value
-    return base
-
-
 def overrides_from(sets: list[str] | None, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Settings from the environment, then from `section.key=value` strings, nested as in `app.toml`.
 
@@ -64,12 +55,12 @@ def overrides_from(sets: list[str] | None, environment: Mapping[str, str] | None
             if section not in AppConfig.model_fields:
                 mend = did_you_mean(section, AppConfig.model_fields)
                 raise ContractError(f"environment variable {name}: no section '{section}'; {mend}")
-            _laid_over(merged, _nested(dotted, _value(text)))
+            merged = laid_over(merged, _nested(dotted, _value(text)))
     for given in sets or []:
         key, equals, text = given.partition("=")
         if not equals:
             raise ContractError(f"--set {given}: needs section.key=value, as in --set train.seed=2")
-        _laid_over(merged, _nested(key.strip(), _value(text.strip())))
+        merged = laid_over(merged, _nested(key.strip(), _value(text.strip())))
     return merged
 
 
