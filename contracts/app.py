@@ -20,7 +20,9 @@ from contracts.odcs import DataContract, load_contract
 from contracts.sections import (
     Evaluate,
     Ingest,
+    Kafka,
     Labels,
+    Live,
     Model,
     Publish,
     Rocket,
@@ -37,6 +39,8 @@ class AppConfig(Section):
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")  #: stands in Redis keys and file names
     description: str = ""
     ingest: Ingest
+    live: Live = Live()
+    kafka: Kafka = Kafka()
     labels: Labels = Labels()
     sampling: Sampling = Sampling()
     features: tuple[Feature, ...] = Field(min_length=1)

@@ -5,6 +5,7 @@ nodes it travels as Arrow IPC (`nodes.coders`).
 """
 
 from enum import StrEnum
+from typing import NamedTuple
 
 import polars as pl
 
@@ -49,3 +50,11 @@ DEAD_LETTERS = {
     "raw": pl.Binary(),  # the bytes as they came (at most the app's max_event_bytes)
     "raw_bytes": pl.Int64(),  # their whole length
 }
+
+
+class Mark(NamedTuple):
+    """A place in a partition, and what lateness is judged by from there on."""
+
+    origin: str  #: topic:partition
+    offset: int  #: of the next record
+    newest_ms: int  #: the largest plausible event time before it in its partition

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 Width = Annotated[int, Field(ge=1, le=65_536)]  # of a hidden layer
 
@@ -31,10 +31,38 @@ class Ingest(Section):
         return self
 
 
+class Live(Section):
+    """How topics are followed: none of these changes a row, only when it comes."""
+
+    linger_s: float = Field(default=0.1, ge=0)  #: a chunk is kept open that long, unless the reader is behind
+    poll_s: float = Field(default=0.05, gt=0)  #: between two looks at the topics
+    bundle_chunks: int = Field(default=8, ge=1)  #: read at most before the runner takes over
+    bundle_s: float = Field(default=0.3, gt=0)  #: and at most that long
+    slot_s: float = Field(default=0.5, gt=0)  #: events settle whenever event time passes a multiple of it
+    idle_s: float = Field(default=2, gt=0)  #: a partition read to its end and quiet that long holds nothing back
+    max_lead_s: float = Field(default=120, gt=0)  #: of a partition over the slowest, and of reading over the log
+    position_every_s: float = Field(default=5, gt=0)  #: between two positions to resume from
+    gone: Literal["stop", "earliest"] = "stop"  #: where the offset to resume from is no longer in the topic
+
+
+class Kafka(Section):
+    """How brokers are spoken to; secrets come from the environment (`ROCKET_KAFKA__SASL_PASSWORD`)."""
+
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    sasl_username: str | None = None
+    sasl_password: SecretStr | None = None
+    ca_file: str | None = None  #: PEM of who signs the brokers' certificates; None: those of this machine
+    cert_file: str | None = None  #: PEM of this client's certificate
+    key_file: str | None = None  #: PEM of its key
+    request_timeout_s: float = Field(default=30, gt=0)
+    max_message_bytes: int = Field(default=8_388_608, ge=1024)  #: of what is written
+
+
 class Labels(Section):
     """How impressions get their label."""
 
-    mode: Literal["wait"] = "wait"
+    mode: Literal["wait", "fake_negative", "fnc", "es_dfm", "dfm"] = "wait"
     wait_s: float = Field(default=600, gt=0)  #: an impression waits that long, in event time, for its click
     dedupe_s: float = Field(default=3600, ge=0)  #: the same impression id within that span is a duplicate
 
@@ -132,6 +160,7 @@ class Publish(Section):
     """When and how light weights go to Redis."""
 
     every_rows: int = Field(default=32_768, ge=1)
+    every_s: float | None = Field(default=None, gt=0)  #: live: a candidate at least that often, by the clock
     dtype: Literal["fp16", "fp32"] = "fp16"
     keep: int = Field(default=5, ge=1)  #: versions kept for rollback
     ttl_s: int = Field(default=86_400, ge=1)  #: of older ones
@@ -147,6 +176,7 @@ class Serving(Section):
     max_candidates: int = Field(default=1000, ge=1)
     max_request_bytes: int = Field(default=1_048_576, ge=64)
     tmax_ms: int = Field(default=50, ge=1)  #: when the request names none
+    reply_topics: tuple[str, ...] = ()  #: beside the response topic, those that a request may ask its answer to
 
 
 class Evaluate(Section):
