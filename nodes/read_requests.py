@@ -16,6 +16,7 @@ from contracts.app import App
 from contracts.odcs import Column, DataContract
 from contracts.rowcheck import reasons
 from contracts.serving import Problem
+from nodes.catalogue import Catalogue
 from nodes.request_types import problem_of, request_of, struct_of
 
 #: What a decoder may raise on bytes from outside.
@@ -68,9 +69,11 @@ class RequestReader:
 
     Args:
         app: its `requests.odcs.yaml` says what a request holds.
+        catalogue: fills in what a candidate leaves out; then its id alone is enough.
     """
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, catalogue: Catalogue | None = None) -> None:
+        self._catalogue = catalogue
         serving = app.config.serving
         self._max_bytes, self._max_candidates = serving.max_request_bytes, serving.max_candidates
         self._tmax_ms = serving.tmax_ms
@@ -86,7 +89,12 @@ class RequestReader:
         self.request_columns = tuple(parts["envelope"] + parts["user"] + parts["context"])
         self.candidate_columns = tuple(parts["candidate"])
         self._item_id = app.requests.role("item_id")
-        made = {name: struct_of(name, part) for name, part in parts.items() if name != "envelope"}
+        typed = dict(parts)
+        if catalogue is not None:  # what is required must be there once the catalogue has filled it in
+            typed["candidate"] = [
+                c.model_copy(update={"required": c.name == self._item_id}) for c in typed["candidate"]
+            ]
+        made = {name: struct_of(name, part) for name, part in typed.items() if name != "envelope"}
         self._whole: Any = msgspec.json.Decoder(request_of(made, made["candidate"].struct))
         self._loose: Any = msgspec.json.Decoder(request_of(made, msgspec.Raw))
         self._candidate = msgspec.json.Decoder(made["candidate"].struct)
@@ -185,6 +193,8 @@ class RequestReader:
         values += zip(*(self._get["context"](row.context) for row in parsed.rows), strict=True)
         asked.requests = _frame(self.request_columns, values)
         asked.candidates = _frame(self.candidate_columns, list(zip(*parsed.candidates, strict=True)))
+        if self._catalogue is not None:
+            asked.candidates = self._catalogue.fill(asked.candidates)
         asked.item_ids = asked.candidates[self._item_id].to_list()
 
     def _check(self, asked: Asked) -> None:

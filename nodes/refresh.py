@@ -7,6 +7,7 @@ from types import TracebackType
 from contracts.app import App
 from contracts.errors import RocketError, StoreError
 from contracts.stores import WeightStore
+from nodes.catalogue import Catalogue
 from nodes.score import LightScorer
 
 #: A version that was refused is tried again after so many looks: it may have been published anew.
@@ -20,13 +21,16 @@ class Refresher:
         app: whose versions fit.
         weights: where they lie; only the background thread speaks to it, but for the first look.
         every_s: seconds between looks.
+        catalogue: the items whose candidates may come by id alone.
 
     What cannot be used is refused and counted, and the version before it goes on answering.
     """
 
-    def __init__(self, app: App, weights: WeightStore, *, every_s: float = 1.0) -> None:
-        self._app, self._weights, self._every_s = app, weights, every_s
-        self.scorer = LightScorer(app, None)  #: one assignment swaps it; a micro-batch reads it once
+    def __init__(
+        self, app: App, weights: WeightStore, *, every_s: float = 1.0, catalogue: Catalogue | None = None
+    ) -> None:
+        self._app, self._weights, self._every_s, self._catalogue = app, weights, every_s, catalogue
+        self.scorer = LightScorer(app, None, catalogue)  #: one assignment swaps it; a micro-batch reads it once
         self.sample: bytes | None = None  #: a request as they come here, to warm up with
         self.swaps = 0
         self.refused: Counter[str] = Counter()  #: kind of error -> how often
@@ -53,7 +57,7 @@ class Refresher:
             version = self._weights.current_version()
             if version is None or version == self.scorer.version or self._shuns(version):
                 return False
-            scorer = LightScorer(self._app, self._weights.fetch(version))
+            scorer = LightScorer(self._app, self._weights.fetch(version), self._catalogue)
             if self.sample is not None:
                 scorer.answer([self.sample], now_ms=0)
         except RocketError as error:

@@ -17,6 +17,7 @@ from contracts.errors import CorruptError, RocketError
 from contracts.features import STATEFUL, Feature
 from contracts.serving import AdResponse, Problem, Score
 from contracts.weights import Weights
+from nodes.catalogue import Catalogue
 from nodes.featurize import Featurizer, fill_serving_defaults
 from nodes.light_numpy import LightNet, sigmoid
 from nodes.read_requests import Asked, RequestReader
@@ -68,16 +69,17 @@ class LightScorer:
     Args:
         app: its feature table and serving settings.
         weights: a whole version; None answers everything with the app's prior CTR.
+        catalogue: the items whose candidates may come by id alone.
 
     Raises:
         SchemaMismatchError: the version was made for another feature table.
         CorruptError: its arrays do not fit the app's features.
     """
 
-    def __init__(self, app: App, weights: Weights | None) -> None:
+    def __init__(self, app: App, weights: Weights | None, catalogue: Catalogue | None = None) -> None:
         self._app = app
         self._manifest = weights.manifest if weights else None
-        self._reader = RequestReader(app)
+        self._reader = RequestReader(app, catalogue)
         light = [f for f in app.features if f.only is None and f.kind not in STATEFUL]
         known = {column.name for column in self._reader.request_columns}
         mine = [f for f in light if known.issuperset(f.inputs)]
