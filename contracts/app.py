@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from contracts.app_checks import check_contracts, check_features, check_segments
+from contracts.app_checks import check_contracts, check_delayed, check_features, check_segments
 from contracts.app_errors import explain, read_toml
 from contracts.buckets import SEED
 from contracts.errors import ContractError, did_you_mean
@@ -19,6 +19,7 @@ from contracts.features import Feature, Layout, layout_of
 from contracts.odcs import DataContract, load_contract
 from contracts.sections import (
     Evaluate,
+    Flink,
     Ingest,
     Kafka,
     Labels,
@@ -41,6 +42,7 @@ class AppConfig(Section):
     ingest: Ingest
     live: Live = Live()
     kafka: Kafka = Kafka()
+    flink: Flink = Flink()
     labels: Labels = Labels()
     sampling: Sampling = Sampling()
     features: tuple[Feature, ...] = Field(min_length=1)
@@ -127,6 +129,7 @@ def load_app(name_or_dir: str | Path, overrides: Mapping[str, Any] | None = None
     check_contracts(app.impressions, app.clicks, app.requests)
     check_features(path, app.features, app.impressions, app.requests)
     check_segments(path, config.evaluate.segments, app.impressions)
+    check_delayed(path, config.labels, config.sampling, config.features)
     return app
 
 

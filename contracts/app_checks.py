@@ -6,7 +6,8 @@ from pathlib import Path
 from contracts.app_errors import line_of
 from contracts.columns import Column, DataContract, Role
 from contracts.errors import ContractError, did_you_mean
-from contracts.features import Feature
+from contracts.features import STATEFUL, Feature
+from contracts.sections import Labels, Sampling
 from contracts.segments import EXAMPLE
 
 _IMPRESSION_ROLES: tuple[Role, ...] = ("impression_id", "user_id", "item_id", "event_time")
@@ -86,6 +87,28 @@ def check_features(
             _check_requested(at, feature, columns, requests)
     if all(feature.only is not None for feature in features):
         raise ContractError(f"{path}: every feature is only for the booster; the light net needs at least one")
+
+
+def check_delayed(path: Path, labels: Labels, sampling: Sampling, features: tuple[Feature, ...]) -> None:
+    """Labels that come late can be corrected for what sampling takes away.
+
+    Raises:
+        ContractError: naming the mode and the mend.
+    """
+    if labels.mode == "wait" or sampling.negative_keep_rate == 1:
+        return
+    at = f'{path}, line {line_of(path, ("sampling",))}, labels.mode = "{labels.mode}"'
+    if sampling.correction == "logit":
+        raise ContractError(
+            f"{at}: a shift of the logit does not undo sampling where negatives are corrected later; "
+            'set sampling.correction = "weight"'
+        )
+    stateful = next((feature.name for feature in features if feature.kind in STATEFUL), None)
+    if stateful is not None:
+        raise ContractError(
+            f"{at}: a correction whose negative was sampled out would lack the streaming feature '{stateful}'; "
+            "set sampling.negative_keep_rate = 1, or leave the feature out"
+        )
 
 
 def check_segments(path: Path, segments: tuple[str, ...], impressions: DataContract) -> None:

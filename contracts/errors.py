@@ -24,6 +24,10 @@ class StoreError(RocketError):
     """A store (directory, Redis, Kafka) cannot be reached or refuses."""
 
 
+class UnreachableError(StoreError):
+    """A store does not answer for now; the same again, later, may go well."""
+
+
 class FencedError(RocketError):
     """Another owner with a newer epoch has taken over."""
 

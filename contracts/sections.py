@@ -55,16 +55,50 @@ class Kafka(Section):
     ca_file: str | None = None  #: PEM of who signs the brokers' certificates; None: those of this machine
     cert_file: str | None = None  #: PEM of this client's certificate
     key_file: str | None = None  #: PEM of its key
+    connect_timeout_s: float = Field(default=5, gt=0)  #: until the first broker answers, at the start of a command
     request_timeout_s: float = Field(default=30, gt=0)
     max_message_bytes: int = Field(default=8_388_608, ge=1024)  #: of what is written
+
+
+class Flink(Section):
+    """How a Flink cluster runs the flows; none of these changes a row."""
+
+    version: str = "1.19"  #: of Flink, as the job server of Beam names it
+    job_server: str = "2.62.0"  #: version of Beam's job server for it
+    parallelism: int = Field(default=1, ge=1)
+    checkpoint_s: float = Field(default=1, gt=0)  #: between two checkpoints
+    restarts: int = Field(default=3, ge=0)  #: from the last checkpoint, before a job fails
+    restart_delay_s: float = Field(default=0.5, ge=0)
 
 
 class Labels(Section):
     """How impressions get their label."""
 
+    #: wait: one row an impression, once its wait is over. The others tell the log sooner, and correct a negative whose
+    #: click comes after all: fake_negative (FNW) and fnc at once, es_dfm and dfm after `observe_s`
     mode: Literal["wait", "fake_negative", "fnc", "es_dfm", "dfm"] = "wait"
     wait_s: float = Field(default=600, gt=0)  #: an impression waits that long, in event time, for its click
+    observe_s: float = Field(default=60, ge=0)  #: es_dfm, dfm: how long it is watched before the log is told of it
     dedupe_s: float = Field(default=3600, ge=0)  #: the same impression id within that span is a duplicate
+
+    @model_validator(mode="after")
+    def _observed_before_the_end(self) -> "Labels":
+        if self.mode in {"es_dfm", "dfm"} and self.observe_s >= self.wait_s:
+            raise ValueError(
+                f"observe_s ({self.observe_s:g}) must be shorter than wait_s ({self.wait_s:g}) with mode "
+                f'"{self.mode}"; shorten it, or use mode = "wait"'
+            )
+        return self
+
+    @property
+    def first_row_s(self) -> float:
+        """Seconds of event time from an impression until the log is first told of it."""
+        return {"wait": self.wait_s, "fake_negative": 0.0, "fnc": 0.0}.get(self.mode, self.observe_s)
+
+    @property
+    def link(self) -> Literal["sigmoid", "odds"]:
+        """How a logit becomes a click probability: `odds` is exp(logit), at most 1 (`fnc`)."""
+        return "odds" if self.mode == "fnc" else "sigmoid"
 
 
 class Sampling(Section):

@@ -1,13 +1,15 @@
 """The example log's unit: a FeatureBatch, written as one Arrow IPC file or message.
 
-Columns: `example_id` (u64), `impression_id`, `user_id`, `item_id`, `event_time_ms` (i64), `label` (u8), `weight`
-(f32), `kept_rate` (f32: the rate at which its class was sampled), then one column a feature: `id` u32, `dense` f32,
-`ids` list of u32. Metadata: `rocket.schema_id`, `rocket.first_row` (row number in the log of the first row),
-`rocket.app`.
+Columns: `example_id` (u64), `impression_id`, `user_id`, `item_id`, `event_time_ms` (i64: the row's place in the log;
+the impression's own time in `labels.mode = "wait"`, else when its label was known), `role` (u8: `Role`), `elapsed_s`
+(f32: seconds from impression to click of a positive, seconds observed of a negative), `label` (u8), `weight` (f32),
+`kept_rate` (f32: the rate at which its class was sampled), then one column a feature: `id` u32, `dense` f32, `ids`
+list of u32. Metadata: `rocket.schema_id`, `rocket.first_row` (row number in the log of the first row), `rocket.app`.
 """
 
 import io
 from dataclasses import dataclass
+from enum import IntEnum
 
 import polars as pl
 import pyarrow as pa
@@ -17,6 +19,18 @@ from contracts.errors import CorruptError, SchemaMismatchError
 from contracts.features import Feature
 
 _DTYPES = {"id": pl.UInt32(), "dense": pl.Float32(), "ids": pl.List(pl.UInt32())}
+#: Rows stand in the log in the order of these columns.
+ORDER = ("event_time_ms", "impression_id", "role")
+
+
+class Role(IntEnum):
+    """What a row of the log says of its impression; hashed with the impression's id it makes the `example_id`."""
+
+    SETTLED = 0  #: nothing more can come: its label is final
+    PROVISIONAL = 1  #: no click yet: a negative that a correction may still follow
+    CORRECTION = 2  #: the click came after all: the same impression again, as a positive
+
+
 #: What every example carries beside its features.
 EXAMPLE = {
     "example_id": pl.UInt64(),
@@ -24,6 +38,8 @@ EXAMPLE = {
     "user_id": pl.String(),
     "item_id": pl.String(),
     "event_time_ms": pl.Int64(),
+    "role": pl.UInt8(),
+    "elapsed_s": pl.Float32(),
     "label": pl.UInt8(),
     "weight": pl.Float32(),
     "kept_rate": pl.Float32(),

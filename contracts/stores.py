@@ -36,8 +36,17 @@ class EventLog(Protocol):
 class ExampleLog(Protocol):
     """The ordered log of segments between ingest and training."""
 
-    def read(self, first_row: int) -> Iterator[FeatureBatch]:
-        """Segments from the one that holds `first_row`, in order; the first is cut to begin there."""
+    def read(self, first_row: int, schema_id: str | None = None) -> Iterator[FeatureBatch]:
+        """Segments from the one that holds `first_row`, in order, to the end; the first is cut to begin there.
+
+        Args:
+            first_row: a row number; that of the next row to come gives nothing.
+            schema_id: refuse another one; None takes any.
+        """
+        ...
+
+    def rows(self) -> int:
+        """How many rows stand in it."""
         ...
 
 
@@ -45,7 +54,10 @@ class WeightStore(Protocol):
     """Immutable versions and a pointer to the current one (DESIGN.md, section 8)."""
 
     def publish(self, manifest: WeightManifest, chunks: Sequence[bytes]) -> WeightManifest:
-        """Write the bytes, then the manifest, then move the pointer; the same position and digest again is a no-op."""
+        """Write the bytes, then the manifest, then move the pointer; the same position and digest again is a no-op.
+
+        The number that it gets is larger than any before, and than `manifest.version`.
+        """
         ...
 
     def current_version(self) -> int | None:
@@ -60,8 +72,8 @@ class WeightStore(Protocol):
         """Manifests still held, oldest first."""
         ...
 
-    def take_epoch(self) -> int:
-        """A fence epoch larger than any before: whoever took an earlier one can no longer publish."""
+    def take_epoch(self, above: int = 0) -> int:
+        """A fence epoch larger than any before, and than `above`: an earlier taker can no longer publish."""
         ...
 
     def epoch(self) -> int:

@@ -10,6 +10,8 @@ Array names are an API between trainer and scorer (a test pins them), all float3
     mlp.<i>.bias     [out]             ReLU between layers, none after the last (out = 1)
 
 logit = bias + sum wide[ids] + wide_dense . dense + mlp(concat(embedding[ids], dense))
+
+A click probability is 1 / (1 + exp(-logit)), or with the manifest's link "odds" exp(logit), at most 1.
 """
 
 import hashlib
@@ -48,12 +50,21 @@ class WeightManifest(msgspec.Struct, frozen=True, kw_only=True):
     created_ms: int
     gate: dict[str, float | str | None]  #: figures at the gate
     blobs: tuple[Blob, ...]
-    digest: str = ""  #: sha256 over all of the above
+    digest: str = ""  #: sha256 over all of the other fields
+    link: str = "sigmoid"  #: how a logit becomes a click probability; left out where it is "sigmoid"
+
+
+def plain(manifest: WeightManifest) -> dict[str, object]:
+    """The manifest as JSON-able fields; those of format 1 alone where nothing else was asked for."""
+    fields: dict[str, object] = msgspec.to_builtins(manifest)
+    if manifest.link == "sigmoid":  # versions published before there was a link keep their digest
+        del fields["link"]
+    return fields
 
 
 def digest_of(manifest: WeightManifest) -> str:
     """Sha256 over the manifest's own fields, its digest left out."""
-    fields = msgspec.to_builtins(msgspec.structs.replace(manifest, digest=""))
+    fields = plain(msgspec.structs.replace(manifest, digest=""))
     return hashlib.sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 

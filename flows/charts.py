@@ -132,3 +132,23 @@ def bars(figures: Mapping[str, float], label: str, *, logarithmic: bool = False)
         axes.grid(visible=False)
         axes.set_xlabel(label)
         return _svg(figure)
+
+
+def lines(at: Sequence[float], values: Mapping[str, Sequence[float | None]], across: str, label: str) -> str:
+    """One line a name over the same points.
+
+    Args:
+        at: places on the horizontal axis.
+        values: name -> one value a place; None leaves a gap.
+        across: label of the horizontal axis.
+        label: of the vertical one, which begins at 0.
+    """
+    with mpl.rc_context(_STYLE):
+        figure, axes = _axes()
+        for (name, line), colour in zip(values.items(), ("#0072B2", "#D55E00", "#009E73", "#7F7F7F"), strict=False):
+            axes.plot(at, [float("nan") if y is None else y for y in line], color=colour, label=name, linewidth=1.4)
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel(across)
+        axes.set_ylabel(label)
+        axes.legend(frameon=False, ncols=4, loc="best")
+        return _svg(figure)

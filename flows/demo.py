@@ -19,6 +19,7 @@ from flows.progress import Progress
 from flows.report import write_report
 from flows.run_folder import RunFolder
 from flows.watch_memory import PeakMemory
+from nodes.delayed import counts_once
 from nodes.example_log import ExampleDirectory
 from nodes.files import write_whole_frame
 from nodes.import_kuairand import import_kuairand
@@ -160,7 +161,8 @@ def _events(app: App, run: RunFolder, progress: Progress, impressions: int, data
 def _cut(app: App, run: RunFolder) -> tuple[int, float]:
     """Event time from which examples are held out, the last fifth of the span; and the CTR before it."""
     log = ExampleDirectory(run.examples)
-    labels = [batch.frame.select("event_time_ms", "label", "kept_rate") for batch in log.read(0, app.schema_id)]
+    columns = ("event_time_ms", "role", "label", "kept_rate")
+    labels = [batch.frame.select(columns) for batch in log.read(0, app.schema_id)]
     if not labels:
         raise ContractError(f"{run.examples}: ingest settled no example, so there is nothing to train on")
     frame = pl.concat(labels)
@@ -168,7 +170,8 @@ def _cut(app: App, run: RunFolder) -> tuple[int, float]:
     cut_ms = first + round((last - first) * (1 - HELD_OUT))
     weight = 1 / pl.col("kept_rate").cast(pl.Float64)
     before = frame.filter(pl.col("event_time_ms") < cut_ms)
-    ctr = before.select((pl.col("label") * weight).sum() / weight.sum()).item() if before.height else None
+    shown = weight.filter(counts_once(app.config.labels.mode)).sum()  # impressions, however often they are told
+    ctr = before.select((pl.col("label") * weight).sum() / shown).item() if before.height else None
     return cut_ms, float(ctr or app.config.serving.prior_ctr)
 
 
@@ -215,7 +218,7 @@ def _judge(
     write_whole_frame(run.predictions, predictions)
     evaluation = evaluate.run(app, run)
     run.write_json("evaluation.json", evaluation)
-    used = write_ledger(run.ingest / "fates", run.examples, learnt["position"], cut_ms, run.ledger)
+    used = write_ledger(run.ingest / "fates", run.examples, learnt["position"], cut_ms, run.ledger, app.config.labels)
     wanted = (
         "impressions_read", "clicks_read", "accepted", "duplicate", "late", "orphan", "dead_lettered", "examples",
         "sampled_out", "waiting",

@@ -23,6 +23,7 @@ from model.metrics import summarise
 from model.published import PublishedLight
 from model.tensors import to_batch
 from nodes.cotrain import CoTrainer
+from nodes.delayed import final_labels, first_rows
 from nodes.example_log import ExampleDirectory
 
 #: Model -> its column in predictions.parquet.
@@ -42,7 +43,7 @@ def held_out(examples: Path, from_ms: int, schema_id: str) -> Iterator[FeatureBa
 
 
 def predict(app: App, examples: Path, checkpoints: Path, from_ms: int, prior: float) -> pl.DataFrame:
-    """One row a held-out example: what the booster and the linear yardstick of the newest checkpoint give it.
+    """One row a held-out impression: what the booster and the linear yardstick of the newest checkpoint give it.
 
     Columns: impression_id, user_id, item_id, event_time_ms, label, weight (how many impressions it stands for: more
     than 1 where negatives were sampled), p_booster, p_linear, p_prior.
@@ -58,7 +59,7 @@ def predict(app: App, examples: Path, checkpoints: Path, from_ms: int, prior: fl
         booster = both.trainer.predict(batch.frame, averaged=True).booster
         linear = None if both.linear is None else both.linear.predict(batch.frame)
         parts.append(
-            batch.frame.select("impression_id", "user_id", "item_id", "event_time_ms", "label").with_columns(
+            batch.frame.select("impression_id", "user_id", "item_id", "event_time_ms", "label", "role").with_columns(
                 weight=1 / batch.frame["kept_rate"].cast(pl.Float64),
                 p_booster=_column(booster),
                 p_linear=_column(linear),
@@ -69,7 +70,7 @@ def predict(app: App, examples: Path, checkpoints: Path, from_ms: int, prior: fl
         raise ContractError(
             f"{examples}: holds no example from event time {from_ms} ms on, so there is nothing to judge"
         )
-    return pl.concat(parts)
+    return final_labels(pl.concat(parts), app.config.labels).drop("role")
 
 
 def _column(p: np.ndarray | None) -> pl.Series | pl.Expr:
@@ -93,8 +94,8 @@ def logit_difference(app: App, examples: Path, from_ms: int, weights: Weights, s
     for batch in held_out(examples, from_ms, app.schema_id):
         torch_logit = light.logits(to_batch(batch.frame, app))
         both = (
-            batch.frame.select("impression_id", "event_time_ms")
-            .with_columns(torch=pl.Series(torch_logit))
+            first_rows(batch.frame.with_columns(torch=pl.Series(torch_logit)), app.config.labels)
+            .select("impression_id", "event_time_ms", "torch")
             .join(logits, on=["impression_id", "event_time_ms"], how="inner")
         )
         if both.height:

@@ -7,7 +7,8 @@ clicks      ┘       └─▶ dead letters  └─────────┴�
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,13 @@ from apache_beam.pvalue import PCollection
 
 from contracts.app import App
 from contracts.events import Fate
-from contracts.segments import FeatureBatch
+from contracts.segments import ORDER, FeatureBatch
 from flows.ingest_folder import IngestFolder
 from flows.runners import bounded_pipeline, counters, run_to_end
 from nodes.chunks import Chunk
 from nodes.fates import dead_fates
 from nodes.featurize_chunks import AddStreamingFeatures, Featurize
+from nodes.follow_log import FollowLog, gather, slot_ms_of
 from nodes.join_clicks import JoinClicks
 from nodes.order import OrderRows
 from nodes.read import Checked, ReadEvents
@@ -44,16 +46,27 @@ class Ingested:
     dead_letters: PCollection[pl.DataFrame]  #: DEAD_LETTERS columns
 
 
-def wire(checked: Checked, app: App) -> Ingested:
-    """Wire the nodes; where events come from and where results go is the caller's."""
-    sampled = checked.events | "Join clicks" >> JoinClicks(app) | "Sample" >> SampleNegatives(app)
+def wire(checked: Checked, app: App, follow: FollowLog | None = None) -> Ingested:
+    """Wire the nodes; where events come from and where results go is the caller's.
+
+    Args:
+        checked: from files or topics.
+        app: whose events they are.
+        follow: None settles bounded input at once. Else events settle slot by slot as event time passes, and this puts
+            them into log order; it writes fates and dead letters itself.
+    """
+    join = JoinClicks(app) if follow is None else JoinClicks(app, slot_ms_of(app), follow.from_ms)
+    sampled = checked.events | "Join clicks" >> join | "Sample" >> SampleNegatives(app)
+    rows = sampled | "Featurize" >> Featurize(app)
+    settled = sampled | "Take fates" >> beam.Map(lambda settled: settled.fates).with_output_types(pl.DataFrame)
+    if follow is not None:
+        gathered = gather(rows, settled, checked.dead, checked.marks)
+        return Ingested(gathered | "Follow" >> follow, settled, checked.dead)
     examples = (
-        sampled
-        | "Featurize" >> Featurize(app)
-        | "Order rows" >> OrderRows(["event_time_ms", "impression_id"], _part_rows(app))
+        rows
+        | "Order rows" >> OrderRows(list(ORDER), _part_rows(app))
         | "Add streaming features" >> AddStreamingFeatures(app)
     )
-    settled = sampled | "Take fates" >> beam.Map(lambda settled: settled.fates).with_output_types(pl.DataFrame)
     dead = checked.dead | "Dead letters' fates" >> beam.Map(dead_fates)
     return Ingested(examples, (settled, dead) | "All fates" >> beam.Flatten(), checked.dead)
 
@@ -95,27 +108,22 @@ def run(
         return done
     wall, cpu = time.perf_counter(), time.process_time()
     sources = [("impressions", str(path)) for path in impressions] + [("clicks", str(path)) for path in clicks]
-    listener = uuid.uuid4().hex
-    if on_progress is not None:
-        _LISTENERS[listener] = _running_total(on_progress)
-    try:
+    with listening(on_progress) as tell:
         pipeline = bounded_pipeline()
         checked = pipeline | "Name files" >> beam.Create(sources, reshuffle=False) | "Read events" >> ReadEvents(app)
-        if on_progress is not None:
-            _ = checked.events | "Tell progress" >> beam.Map(_tell, listener)
+        if tell is not None:
+            _ = checked.events | "Tell progress" >> beam.Map(*tell)
         ingested = wire(checked, app)
         _ = ingested.examples | "Write examples" >> WriteExamples(folder.examples, app.name)
         _ = ingested.fates | "Write fates" >> WriteParts(folder.fates)
         _ = ingested.dead_letters | "Write dead letters" >> WriteParts(folder.dead_letters)
-        figures = _figures(counters(run_to_end(pipeline)))
-    finally:
-        _LISTENERS.pop(listener, None)
+        figures = figures_of(counters(run_to_end(pipeline)))
     figures |= {"wall_seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
     folder.finish(figures, app.schema_id)
     return figures
 
 
-def _figures(counted: dict[str, int]) -> dict[str, Any]:
+def figures_of(counted: dict[str, int]) -> dict[str, Any]:
     """The run's rows, each from the counter of the step where it happened."""
     streams = {}
     for stream in _STREAMS:
@@ -130,10 +138,28 @@ def _figures(counted: dict[str, int]) -> dict[str, Any]:
         **{fate.value: sum(rows[fate.value] for rows in streams.values()) for fate in Fate},
         "examples": counted.get("ctr_sample_examples_total", 0),
         "sampled_out": counted.get("ctr_sample_sampled_out_total", 0),
+        "corrections": counted.get("ctr_sample_corrections_total", 0),
+        "ended": counted.get("ctr_sample_ended_total", 0),
         "waiting": 0,  # the end of bounded input settles everything
         "segments": counted.get("ctr_write_segments_total", 0),
         "streams": streams,
     }
+
+
+@contextmanager
+def listening(
+    on_progress: Callable[[str, int], None] | None,
+) -> Iterator[tuple[Callable[[Chunk, str], None], str] | None]:
+    """What `beam.Map` needs to tell `on_progress` the events read so far; None where nobody listens."""
+    if on_progress is None:
+        yield None
+        return
+    listener = uuid.uuid4().hex
+    _LISTENERS[listener] = _running_total(on_progress)
+    try:
+        yield _tell, listener
+    finally:
+        _LISTENERS.pop(listener, None)
 
 
 def _running_total(on_progress: Callable[[str, int], None]) -> Callable[[int], None]:

@@ -87,7 +87,9 @@ class IngestFolder:
                 f"{self.root}: not each accepted impression has an outcome; keep the folder, report this"
             )
         write_whole(self.root / "ingest.json", (json.dumps(figures, indent=2) + "\n").encode())
-        ExampleDirectory(self.examples).finish(figures["examples"], schema_id)
+        ExampleDirectory(self.examples).finish(
+            sum(figures[rows] for rows in ("examples", "corrections", "ended")), schema_id
+        )
 
     def _figures(self) -> dict[str, Any]:
         path = self.root / "ingest.json"

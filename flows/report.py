@@ -29,6 +29,7 @@ def write_report(run: RunFolder) -> None:
     )
     page = template.render(
         summary=summary,
+        style=(files("flows") / "report.css").read_text(encoding="utf-8"),
         description=setup["description"],
         cut=_when(setup["cut_ms"]),
         cards=_cards(summary),

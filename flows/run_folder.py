@@ -41,6 +41,11 @@ class RunFolder:
         return self.root / "checkpoints"
 
     @property
+    def versions(self) -> Path:
+        """One line a version that a live trainer published."""
+        return self.checkpoints / "versions.ndjson"
+
+    @property
     def weights(self) -> Path:
         """Data of the embedded Valkey."""
         return self.root / "weights"

@@ -8,19 +8,20 @@ example log ─ cut minibatches ─┬─▶ predict, judge, learn ─┬─▶ 
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from contracts.app import App
 from contracts.errors import ContractError
-from contracts.stores import WeightStore
+from contracts.stores import ExampleLog, WeightStore
+from flows.learn_loop import Loop
 from flows.train_start import begin, first_row_at
 from model.checkpoint_writer import CheckpointWriter, Schedule
-from model.export import light_arrays
 from nodes.clock import now_ms
-from nodes.cotrain import CoTrainer, Minibatch, Minibatches
-from nodes.example_log import ExampleDirectory
+from nodes.cotrain import CoTrainer, Minibatches
+from nodes.example_logs import open_examples
 from nodes.publish import Publisher
 
 OnProgress = Callable[[int, int, Mapping[str, Any]], None]
@@ -28,7 +29,7 @@ OnProgress = Callable[[int, int, Mapping[str, Any]], None]
 
 def run(
     app: App,
-    examples: Path,
+    examples: Path | str,
     checkpoints: Path,
     *,
     store: WeightStore | None = None,
@@ -43,7 +44,7 @@ def run(
 
     Args:
         app: its `train`, `rocket`, `model` and `publish` sections say how.
-        examples: the example log's folder.
+        examples: the example log: a folder, or kafka://host:port/topic, learnt to its end as it is then.
         checkpoints: one trainer's folder; another trainer at work on it is fenced out.
         store: where light versions go; None publishes nothing.
         until_ms: the first row with that event time or later, and all after it, are held out.
@@ -66,21 +67,28 @@ def run(
         StoreError: no checkpoint or version can be written.
     """
     cpu_s, wall_s = time.process_time(), clock_s()
-    log = ExampleDirectory(examples)
-    rows = log.rows()
-    if not rows:
-        raise ContractError(f"{examples}: holds no examples; `rocket ingest --out {examples.parent}` writes them")
-    end = rows if until_ms is None else first_row_at(log, rows, until_ms, app.schema_id)
-    if store is not None:
-        store.current_version()  # one that cannot be reached refuses the start before a trainer at work is fenced out
-    trainer, resumed_from, epoch = begin(app, log, rows, checkpoints, resume=resume, until_ms=until_ms)
-    publisher = None if store is None else Publisher(app, store, clock_ms)
-    minibatches = trainer.minibatches(until_ms)
-    settings = app.config.train.checkpoint
-    with CheckpointWriter(checkpoints, keep=settings.keep, parent=resumed_from) as writer:
-        loop = _Loop(app, trainer, minibatches, publisher, writer, Schedule(settings, clock_s), epoch, end)
-        stopped = loop.learn_all(log, on_progress, stop or threading.Event(), clock_s)
-        loop.checkpoint()
+    with closing(open_examples(examples, app)) as log:
+        rows = log.rows()
+        if not rows:
+            raise ContractError(f"{examples}: holds no examples; {_mend(examples)}")
+        end = rows if until_ms is None else first_row_at(log, rows, until_ms, app.schema_id)
+        if store is not None:
+            store.current_version()  # refuses the start where it cannot be reached, before anybody is fenced out
+        trainer, resumed_from, epoch = begin(
+            app, log, rows, checkpoints, resume=resume, until_ms=until_ms, called=str(examples)
+        )
+        publisher = None if store is None else Publisher(app, store, clock_ms)
+        minibatches = trainer.minibatches(until_ms)
+        settings = app.config.train.checkpoint
+        with CheckpointWriter(checkpoints, keep=settings.keep, parent=resumed_from) as writer:
+            candidates = _OnSchedule(app, trainer, publisher, end)
+            schedule = Schedule(settings, clock_s)
+            loop = Loop(app, trainer, minibatches, publisher, candidates, writer, schedule, epoch, clock_s)
+            if publisher is not None and trainer.examples and candidates.last_at() <= trainer.position:
+                loop.offer()  # the run before may have ended between its last candidate and the word on it
+            stop = stop or threading.Event()
+            stopped = _learn_all(app, log, trainer, minibatches, loop, end, on_progress, stop, clock_s)
+            loop.checkpoint()
     if publisher is not None and not stopped:
         publisher.finish()
     decisions = [] if publisher is None else publisher.decisions
@@ -103,109 +111,61 @@ def run(
     }
 
 
-class _Loop:
-    """Draws segments, learns minibatches, and takes checkpoints and candidates where they are due."""
+def _mend(examples: Path | str) -> str:
+    if isinstance(examples, Path):
+        return f"`rocket ingest --out {examples.parent}` writes them"
+    return "`rocket ingest --live` writes them, and `rocket train --live` waits for them"
 
-    def __init__(
-        self,
-        app: App,
-        trainer: CoTrainer,
-        minibatches: Minibatches,
-        publisher: Publisher | None,
-        writer: CheckpointWriter,
-        schedule: Schedule,
-        epoch: int,
-        end: int,
-    ) -> None:
-        self._app, self._trainer, self._minibatches = app, trainer, minibatches
-        self._publisher, self._writer, self._schedule = publisher, writer, schedule
-        self._epoch, self._end = epoch, end
-        self._saved_step = trainer.step if writer.parent else None
-        schedule.taken(trainer.step, trainer.event_time_ms if trainer.step else None)
 
-    def learn_all(
-        self, log: ExampleDirectory, on_progress: OnProgress | None, stop: threading.Event, clock_s: Callable[[], float]
-    ) -> bool:
-        """Learn until the log, or what is not held out of it, ends; True when `stop` came first."""
-        told_s = clock_s()
-        if (
-            self._publisher is not None
-            and self._trainer.examples
-            and self._last_candidate_at() <= self._trainer.position
-        ):
-            self._offer()  # the run before may have ended between its last candidate and the word on it
-        for segment in log.read(self._trainer.position, self._app.schema_id):
-            self._minibatches.push(segment)
-            for minibatch in self._minibatches.cut():
-                self._learn(minibatch)
-                if on_progress is not None and clock_s() - told_s >= 0.25:
-                    told_s = clock_s()
-                    on_progress(self._trainer.position, self._end, self._trainer.progressive.figures())
-                if stop.is_set():
-                    return True
-            if self._minibatches.ended or stop.is_set():
-                break
-        if on_progress is not None:
-            on_progress(self._minibatches.next_row, self._end, self._trainer.progressive.figures())
-        return stop.is_set()
+def _learn_all(
+    app: App,
+    log: ExampleLog,
+    trainer: CoTrainer,
+    minibatches: Minibatches,
+    loop: Loop,
+    end: int,
+    on_progress: OnProgress | None,
+    stop: threading.Event,
+    clock_s: Callable[[], float],
+) -> bool:
+    """Learn until the log, or what is not held out of it, ends; True when `stop` came first."""
+    told_s = clock_s()
+    for segment in log.read(trainer.position, app.schema_id):
+        minibatches.push(segment)
+        for minibatch in minibatches.cut():
+            loop.learn(minibatch)
+            if on_progress is not None and clock_s() - told_s >= 0.25:
+                told_s = clock_s()
+                on_progress(trainer.position, end, trainer.progressive.figures())
+            if stop.is_set():
+                return True
+        if minibatches.ended or stop.is_set():
+            break
+    if on_progress is not None:
+        on_progress(minibatches.next_row, end, trainer.progressive.figures())
+    return stop.is_set()
 
-    def _learn(self, minibatch: Minibatch) -> None:
-        trainer, before = self._trainer, self._trainer.examples
-        if self._publisher is not None:
-            self._publisher.observe(minibatch.frame)
-        trainer.learn(minibatch)
-        if self._publisher is not None and self._candidate_due(before):
-            self._offer()
-        self._writer.raise_if_fenced()
-        if self._schedule.due(trainer.step, trainer.event_time_ms) and not self._writer.busy:
-            self.checkpoint()
 
-    def _candidate_due(self, before: int) -> bool:
+class _OnSchedule:
+    """Candidates on a log whose end is known: every so many rows, and one for the last whole window of the gate."""
+
+    def __init__(self, app: App, trainer: CoTrainer, publisher: Publisher | None, end: int) -> None:
+        self._app, self._trainer, self._publisher, self._end = app, trainer, publisher, end
+
+    def due(self, learnt_before: int) -> bool:
         """Every so many rows learnt, and at the last minibatch that leaves the gate a whole window.
 
         None comes while another is judged, nor after the last one: it would push that one out, unjudged.
         """
         every, batch_rows = self._app.config.publish.every_rows, self._app.config.train.batch_rows
-        left = self._last_candidate_at() - self._trainer.position
+        left = self.last_at() - self._trainer.position
         if left < batch_rows:
             return left >= 0
         judging = self._publisher is not None and self._publisher.judging
-        return before // every < self._trainer.examples // every and not judging
+        return learnt_before // every < self._trainer.examples // every and not judging
 
-    def _last_candidate_at(self) -> int:
+    def last_at(self) -> int:
         """The row of the log where the last candidate is due: one gate window before the last whole minibatch's end."""
         batch_rows = self._app.config.train.batch_rows
         left = (self._end - self._trainer.position) % batch_rows
         return max(self._end - left - self._app.config.publish.gate.window_rows, batch_rows)
-
-    def _offer(self) -> None:
-        assert self._publisher is not None  # noqa: S101
-        self._publisher.offer(
-            light_arrays(self._trainer.trainer),
-            position=self._trainer.position,
-            step=self._trainer.step,
-            trained_until_ms=self._trainer.event_time_ms,
-        )
-
-    def checkpoint(self) -> None:
-        """Take one where the trainer stands, unless the newest is that one."""
-        trainer = self._trainer
-        if self._saved_step == trainer.step:
-            return
-        redelivered = trainer.redelivered + self._minibatches.refused(trainer.position)
-        self._writer.submit(
-            trainer.tensors(),
-            {
-                "app": self._app.name,
-                "schema_id": self._app.schema_id,
-                "epoch": self._epoch,
-                "step": trainer.step,
-                "position": trainer.position,
-                "event_time_ms": trainer.event_time_ms,
-                "metrics": trainer.progressive.figures(),
-                **trainer.meta(redelivered),
-            },
-            {"trained_ids": trainer.ids.table(trainer.position)},
-        )
-        self._saved_step = trainer.step
-        self._schedule.taken(trainer.step, trainer.event_time_ms)

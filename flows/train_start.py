@@ -4,23 +4,38 @@ from pathlib import Path
 
 from contracts.app import App
 from contracts.errors import ContractError
+from contracts.stores import ExampleLog
 from model.checkpoint import load_newest
 from model.checkpoint_manifest import names
 from model.fence import claim_epoch
 from nodes.cotrain import CoTrainer
-from nodes.example_log import ExampleDirectory
 
 
 def begin(
-    app: App, log: ExampleDirectory, rows: int, checkpoints: Path, *, resume: bool, until_ms: int | None
+    app: App, log: ExampleLog, rows: int, checkpoints: Path, *, resume: bool, until_ms: int | None, called: str
 ) -> tuple[CoTrainer, str | None, int]:
-    """The trainer where it stood, the checkpoint's name, and the epoch that fences out whoever was at work here."""
+    """The trainer where it stood, the checkpoint's name, and the epoch that fences out whoever was at work here.
+
+    Args:
+        app: whose nets learn.
+        log: the example log.
+        rows: that stand in it.
+        checkpoints: their folder.
+        resume: False begins anew, whatever stands there.
+        until_ms: rows from that event time on are held out.
+        called: what errors call the log.
+
+    Raises:
+        SchemaMismatchError, CorruptError: no usable checkpoint among those that stand there.
+        ContractError: the log is another one than before, or what is to be held out is learnt already.
+        StoreError: the folder cannot be written.
+    """
     while True:
         trainer, standing = CoTrainer(app), names(checkpoints)
         saved = load_newest(checkpoints, app.schema_id) if resume and standing else None
         if saved is not None:
             trainer.restore(saved)
-            _same_log(log, trainer, rows)
+            _same_log(log, trainer, rows, called)
             if until_ms is not None and trainer.examples and trainer.event_time_ms >= until_ms:
                 raise ContractError(
                     f"{saved.path}: has learnt up to event time {trainer.event_time_ms} ms, past --until {until_ms}: "
@@ -31,7 +46,7 @@ def begin(
             return trainer, None if saved is None else saved.manifest.name, epoch
 
 
-def _same_log(log: ExampleDirectory, trainer: CoTrainer, rows: int) -> None:
+def _same_log(log: ExampleLog, trainer: CoTrainer, rows: int, called: str) -> None:
     """Refuse a log other than the one that the checkpoint stands in.
 
     Raises:
@@ -45,12 +60,12 @@ def _same_log(log: ExampleDirectory, trainer: CoTrainer, rows: int) -> None:
         if there["example_id"] == last["example_id"] and there["event_time_ms"] == last["event_time_ms"]:
             return
     raise ContractError(
-        f"{log.path}: is not the example log that the checkpoint was trained on (it stands at row "
+        f"{called}: is not the example log that the checkpoint was trained on (it stands at row "
         f"{trainer.position:,}, the log has {rows:,}); give that log, or train anew with --fresh"
     )
 
 
-def first_row_at(log: ExampleDirectory, rows: int, until_ms: int, schema_id: str) -> int:
+def first_row_at(log: ExampleLog, rows: int, until_ms: int, schema_id: str) -> int:
     """The first row with that event time or later, by halving; the log is in order of event time."""
     low, high = 0, rows
     while low < high:

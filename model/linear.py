@@ -9,6 +9,7 @@ import torch
 
 from contracts.app import App
 from contracts.errors import CorruptError
+from contracts.segments import Role
 
 # B = rows of a batch, F = id features, N = dense features, U = distinct weights that a batch touches
 
@@ -18,11 +19,13 @@ class HashedLinear:
 
     FTRL (McMahan et al., KDD 2013) gives each weight its own rate, alpha / (beta + sqrt(sum of squared gradients)), and
     an L2 pull that keeps rare ids near zero. Weights derive from the two sums that are its state.
-    Sample weights and the logit correction of negative sampling are honoured as by the nets.
+    Sample weights and the logit correction of negative sampling are honoured as by the nets. Where labels come late a
+    correction takes back the negative that it corrects: summed, the gradients are those of the final labels.
     """
 
     def __init__(self, app: App, *, beta: float = 0.1, l2: float = 0.3) -> None:
         self._layout, sampling = app.layout, app.config.sampling
+        self._waits = app.config.labels.mode == "wait"
         # negatives kept at rate r: the training rows' odds are 1/r times those of the stream, whatever the label
         self._shift = -math.log(sampling.negative_keep_rate) if sampling.correction == "logit" else 0.0
         self._alpha, self._beta, self._l2 = app.config.train.linear_lr, beta, l2
@@ -46,6 +49,10 @@ class HashedLinear:
         logit_B = self._logit(index_BF, dense_BN)
         label_B = frame["label"].to_numpy().astype(np.float64)
         error_B = (_sigmoid(logit_B + self._shift) - label_B) * frame["weight"].to_numpy().astype(np.float64)
+        if not self._waits:
+            role_B = frame["role"].to_numpy()
+            error_B[role_B == Role.CORRECTION] = -1.0  # (p - 1) - p
+            error_B[(role_B == Role.SETTLED) & (label_B == 0)] = 0.0
         touched_U, where = np.unique(index_BF, return_inverse=True)
         gradient_U = np.bincount(where.reshape(-1), np.repeat(error_B, index_BF.shape[1]), touched_U.size)
         self._step(touched_U, gradient_U)

@@ -11,6 +11,7 @@ Who feels what (a test holds the table; "block" is `rocket.gradient_block`, "upd
     booster's own: tower, rows       no             yes              without block
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -18,6 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.hints import Hint
+
+#: Logits [B] and the net (0 light, 1 booster) to nats [B], before the rows' weights.
+RowLoss = Callable[[Tensor, int], Tensor]
 
 
 class Terms(NamedTuple):
@@ -52,6 +56,7 @@ def rocket_loss(
     hint: Hint,
     hint_weight: float,
     gradient_block: bool,
+    row_loss: RowLoss | None = None,
 ) -> Terms:
     """Both nets learn the label; the light net also follows the booster.
 
@@ -64,11 +69,18 @@ def rocket_loss(
         hint: a row of `model.hints.HINTS`.
         hint_weight: lambda now; 0 leaves the hint out of the loss (it is still reported).
         gradient_block: whether the booster is spared the hint's gradient (law 10).
+        row_loss: in place of the cross-entropy, where labels come late (`model.delayed`).
     """
-    light = label_loss(light_B, label_B, weight_B, shift_B)
+
+    def learnt(logit_B: Tensor, net: int) -> Tensor:
+        if row_loss is None:
+            return label_loss(logit_B, label_B, weight_B, shift_B)
+        return (row_loss(logit_B, net) * weight_B).mean()
+
+    light = learnt(light_B, 0)
     if booster_B is None:
         return Terms(light, light.detach(), None, None)
-    booster = label_loss(booster_B, label_B, weight_B, shift_B)
+    booster = learnt(booster_B, 1)
     total = light + booster
     if hint_weight:
         distance = (hint(light_B, booster_B.detach() if gradient_block else booster_B) * weight_B).mean()

@@ -1,7 +1,7 @@
 """What the nets said of some rows, as NumPy arrays."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,22 +22,37 @@ class Predictions(NamedTuple):
     terms: dict[str, float]
 
 
-def predictions_of(light_B: Tensor, booster_B: Tensor | None, terms: dict[str, float]) -> Predictions:
+def predictions_of(
+    light_B: Tensor, booster_B: Tensor | None, terms: dict[str, float], link: Literal["sigmoid", "odds"] = "sigmoid"
+) -> Predictions:
     """Probabilities and logits in float64 from float32 logits on any device.
+
+    Args:
+        light_B: logits.
+        booster_B: logits; None when the light net trains alone.
+        terms: of the loss.
+        link: how a logit becomes a probability (`contracts.sections.Labels.link`).
 
     >>> import torch
     >>> predictions_of(torch.zeros(1), None, {}).light.tolist()
     [0.5]
+    >>> predictions_of(torch.tensor([0.0, -0.69314718]), None, {}, "odds").light.tolist()
+    [1.0, 0.5]
     """
     light = light_B.detach().double().cpu()
     booster = None if booster_B is None else booster_B.detach().double().cpu()
     return Predictions(
-        light.sigmoid().numpy(),
-        None if booster is None else booster.sigmoid().numpy(),
+        _chance(light, link),
+        None if booster is None else _chance(booster, link),
         light.numpy(),
         None if booster is None else booster.numpy(),
         terms,
     )
+
+
+def _chance(logit_B: Tensor, link: Literal["sigmoid", "odds"]) -> Floats:
+    chance: Floats = (logit_B.sigmoid() if link == "sigmoid" else logit_B.clamp(max=0.0).exp()).numpy()
+    return chance
 
 
 def joined(parts: Sequence[Predictions]) -> Predictions:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from contracts.app import App
 from contracts.sections import Booster
 from model.boosters import BoosterInput, Sizes, make_booster
+from model.delayed import DelayHeads, mode_of
 from model.embeddings import Part, Table, Touched
 from model.layers import AttentionPooling, MeanPooling, Padded, RunningStandardise
 from model.light import LightNet
@@ -50,6 +51,7 @@ class Judged(NamedTuple):
     light_B: Tensor
     booster_B: Tensor | None
     touched: tuple[tuple[Table, Touched], ...]
+    heads_BK: Tensor | None = None  #: of the delay heads, where `labels.mode` has them
 
 
 class RocketNets:
@@ -100,6 +102,10 @@ class RocketNets:
             )
             torch.manual_seed(seed + 3)
             self.booster = None if alone else self._make_booster(model.booster, self.light.bias)
+            torch.manual_seed(seed + 4)
+            mode = mode_of(app.config.labels)
+            inputs = self._light_ids * self._width + self._light_dense
+            self.heads = DelayHeads(inputs, mode.start) if mode is not None and mode.start else None
         for table in self.tables.values():
             table.to(device)
         for net in self.nets.values():
@@ -131,8 +137,9 @@ class RocketNets:
 
     @property
     def nets(self) -> dict[str, nn.Module]:
-        """The nets by name: "light" and, unless it is alone, "booster"."""
-        return {"light": self.light} if self.booster is None else {"light": self.light, "booster": self.booster}
+        """The nets by name: "light", unless it is alone "booster", and "heads" where `labels.mode` has delay heads."""
+        nets = {"light": self.light, "booster": self.booster, "heads": self.heads}
+        return {name: net for name, net in nets.items() if net is not None}
 
     def learn(self, batch: Batch, autocast: AbstractContextManager[object]) -> Judged:
         """Logits that autograd follows down to the touched rows.
@@ -144,18 +151,22 @@ class RocketNets:
         light_rows = batch.ids_BF[:, : self._light_ids].reshape(-1)
         if self.booster is None or self.booster_table is None:
             touched = self.light_table.touch(light_rows)
-            return Judged(self._judge_light(batch, touched.leaves), None, ((self.light_table, touched),))
+            moved: tuple[tuple[Table, Touched], ...] = ((self.light_table, touched),)
+            return Judged(
+                self._judge_light(batch, touched.leaves), None, moved, self._judge_delay(batch, touched.leaves)
+            )
         theirs = self.booster_table.touch(self._booster_rows(batch))
         if self.shared:
-            logit_B = self._judge_light(batch, self._light_shares(batch, theirs.leaves))
-            moved: tuple[tuple[Table, Touched], ...] = ((self.booster_table, theirs),)
+            leaves = self._light_shares(batch, theirs.leaves)
+            moved = ((self.booster_table, theirs),)
         else:
             own = self.light_table.touch(light_rows)
-            logit_B = self._judge_light(batch, own.leaves)
+            leaves = own.leaves
             moved = ((self.light_table, own), (self.booster_table, theirs))
+        logit_B = self._judge_light(batch, leaves)
         with autocast:
             booster_B = self._judge_booster(self.booster, batch, theirs.leaves[0])
-        return Judged(logit_B, booster_B, moved)
+        return Judged(logit_B, booster_B, moved, self._judge_delay(batch, leaves))
 
     def predict(self, batch: Batch) -> Judged:
         """Logits without gradients, in float32."""
@@ -193,6 +204,13 @@ class RocketNets:
         wide_BF = leaves[1].view(batch.rows, self._light_ids) if len(leaves) > 1 else None
         logit_B: Tensor = self.light(embedding_BX, wide_BF, batch.dense_BN[:, : self._light_dense])
         return logit_B
+
+    def _judge_delay(self, batch: Batch, leaves: tuple[Tensor, ...]) -> Tensor | None:
+        if self.heads is None:
+            return None
+        embedding_BX = leaves[0].view(batch.rows, self._light_ids * self._width)
+        heads_BK: Tensor = self.heads(embedding_BX, batch.dense_BN[:, : self._light_dense])
+        return heads_BK
 
     def _judge_booster(self, net: BoosterNet, batch: Batch, leaf_MD: Tensor) -> Tensor:
         parts = torch.split(leaf_MD, [batch.ids_BF.numel(), *(s.rows_S.shape[0] for s in batch.sequences)])

@@ -37,6 +37,8 @@ class Batch(NamedTuple):
     label_B: Tensor  #: float32, 0 or 1
     weight_B: Tensor  #: float32: what each row counts in every loss term
     logit_shift_B: Tensor  #: float32, added to every logit inside the label losses, never to a prediction
+    role_B: Tensor  #: uint8: `contracts.segments.Role`
+    elapsed_B: Tensor  #: float32: impression to click or the span observed, in waits (`labels.wait_s` is 1)
 
     @property
     def rows(self) -> int:
@@ -52,6 +54,8 @@ class Batch(NamedTuple):
             self.label_B[start:stop],
             self.weight_B[start:stop],
             self.logit_shift_B[start:stop],
+            self.role_B[start:stop],
+            self.elapsed_B[start:stop],
         )
 
     def to(self, device: torch.device) -> "Batch":
@@ -65,6 +69,8 @@ class Batch(NamedTuple):
             self.label_B.to(device),
             self.weight_B.to(device),
             self.logit_shift_B.to(device),
+            self.role_B.to(device),
+            self.elapsed_B.to(device),
         )
 
 
@@ -100,6 +106,8 @@ def to_batch(frame: pl.DataFrame, app: App) -> Batch:
     if not (np.isfinite(weight_B).all() and (weight_B >= 0).all()):
         raise ContractError("example rows: a weight is negative, NaN or infinite; one such row would spoil both nets")
     shift = _sampling_shift(frame, app)
+    role_B = _whole(frame, "role").to_numpy()
+    elapsed_B = _whole(frame, "elapsed_s").to_numpy() / np.float32(app.config.labels.wait_s)
     return Batch(
         torch.from_numpy(ids_BF),
         torch.from_numpy(dense_BN),
@@ -107,6 +115,8 @@ def to_batch(frame: pl.DataFrame, app: App) -> Batch:
         torch.tensor(label_B),
         torch.tensor(weight_B),
         torch.full((rows,), shift),
+        torch.tensor(role_B),
+        torch.tensor(elapsed_B),
     )
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from contracts.app import App
 from contracts.errors import ContractError, CorruptError
 from model.averaging import DecayingAverage
+from model.delayed import Seen, mode_of
 from model.hints import hint_named
 from model.losses import Terms, rocket_loss
 from model.optimizers import FlatAdam
@@ -45,6 +46,8 @@ class Trainer:
         torch.set_num_threads(config.train.threads)
         self.device = pick_device(config.train.device)
         self._hint = hint_named(config.rocket.hint)
+        self._mode, self._link = mode_of(config.labels), config.labels.link
+        self._observed = config.labels.first_row_s / config.labels.wait_s
         self.nets = RocketNets(app, seed=self.seed, device=self.device)
         self._adam = FlatAdam(self.nets.nets.values(), lr=config.train.dense_lr)
         halflife = config.train.average_rows
@@ -93,6 +96,8 @@ class Trainer:
         self._adam.clear()
         weight = self.hint_weight
         judged = self.nets.learn(batch, self._autocast())
+        rows = self._seen(batch, judged.heads_BK)
+        mode = self._mode
         terms = rocket_loss(
             judged.light_B,
             judged.booster_B,
@@ -102,9 +107,16 @@ class Trainer:
             hint=self._hint,
             hint_weight=weight,
             gradient_block=self.app.config.rocket.gradient_block,
+            row_loss=None if mode is None else lambda logit_B, net: mode.loss(logit_B, rows, net),
         )
-        terms.total.backward()  # type: ignore[no-untyped-call]
-        figures = self._figures(terms, weight)
+        total = terms.total
+        figures_of_heads: dict[str, float] = {}
+        if mode is not None and mode.head_loss is not None:
+            of_heads = (mode.head_loss(rows) * batch.weight_B).mean()
+            total = total + of_heads
+            figures_of_heads = {"loss_delay": float(of_heads.detach())}
+        total.backward()  # type: ignore[no-untyped-call]
+        figures = self._figures(terms, weight) | figures_of_heads
         if not all(map(math.isfinite, figures.values())):
             raise ContractError(
                 f"step {self.step}: the loss or its gradient is not finite: the numbers in the dense features are too "
@@ -119,7 +131,10 @@ class Trainer:
         self._move_running(figures, batch.rows)
         self.step += 1
         self.rows_learnt += batch.rows
-        return predictions_of(judged.light_B, judged.booster_B, figures)
+        return predictions_of(judged.light_B, judged.booster_B, figures, self._link)
+
+    def _seen(self, batch: Batch, heads_BK: Tensor | None) -> Seen:
+        return Seen(batch.label_B, batch.role_B, batch.elapsed_B, self._observed, heads_BK)
 
     def predict(self, rows: pl.DataFrame | Batch, *, averaged: bool = False) -> Predictions:
         """Probabilities of some rows, any number of them, without learning; float32, no dropout.
@@ -141,7 +156,7 @@ class Trainer:
         parts = []
         for start in range(0, max(whole.rows, 1), _PREDICT_ROWS):
             judged = self.nets.predict(whole.slice(start, start + _PREDICT_ROWS).to(self.device))
-            parts.append(predictions_of(judged.light_B, judged.booster_B, {}))
+            parts.append(predictions_of(judged.light_B, judged.booster_B, {}, self._link))
         for net in self.nets.nets.values():
             net.train()
         return joined(parts)
@@ -171,6 +186,7 @@ class Trainer:
             "step": self.step,
             "rows_learnt": self.rows_learnt,
             "bf16": self.bf16,
+            "label_mode": self.app.config.labels.mode,
             "running_logloss": {"light": self._running_light, "booster": self._running_booster},
         }
 
@@ -181,6 +197,12 @@ class Trainer:
             ContractError: the state is of nets of other shapes.
             CorruptError: `meta` lacks what it must hold.
         """
+        mode, wanted = meta.get("label_mode", "wait"), self.app.config.labels.mode
+        if mode != wanted:
+            raise ContractError(
+                f'the checkpoint was trained with labels.mode = "{mode}", but app \'{self.app.name}\' says "{wanted}"; '
+                "set it back, or train into a new folder"
+            )
         shapes = {key: tuple(tensor.shape) for key, tensor in self.state().items()}
         found = {key: tuple(tensor.shape) for key, tensor in state.items()}
         if found != shapes:

@@ -8,11 +8,13 @@ import apache_beam as beam
 import polars as pl
 from apache_beam.coders.typecoders import registry
 
+from contracts.events import Mark
 from contracts.segments import FeatureBatch, decode_segment, encode_segment
 from nodes.coders import from_bytes, to_bytes
 from nodes.join import Settled
 
 _LENGTH = struct.Struct("<q")
+_MARK = struct.Struct("<qq")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,30 @@ class ChunkCoder(beam.coders.Coder):
     def to_type_hint(self) -> Any:
         """The type that it codes."""
         return Chunk
+
+
+class MarkCoder(beam.coders.Coder):
+    """Beam coder for `Mark`."""
+
+    def encode(self, value: Mark) -> bytes:
+        """Both numbers, then the origin.
+
+        >>> MarkCoder().decode(MarkCoder().encode(Mark("t:0", 7, -5)))
+        Mark(origin='t:0', offset=7, newest_ms=-5)
+        """
+        return _MARK.pack(value.offset, value.newest_ms) + value.origin.encode()
+
+    def decode(self, encoded: bytes) -> Mark:
+        """The mark back."""
+        return Mark(encoded[_MARK.size :].decode(), *_MARK.unpack_from(encoded))
+
+    def is_deterministic(self) -> bool:
+        """The same mark gives the same bytes."""
+        return True
+
+    def to_type_hint(self) -> Any:
+        """The type that it codes."""
+        return Mark
 
 
 class OrderedCoder(beam.coders.Coder):
@@ -120,6 +146,7 @@ class FeatureBatchCoder(beam.coders.Coder):
 
 for _type, _coder in (
     (Chunk, ChunkCoder),
+    (Mark, MarkCoder),
     (Ordered, OrderedCoder),
     (Settled, SettledCoder),
     (FeatureBatch, FeatureBatchCoder),

@@ -21,6 +21,7 @@ from model.linear import HashedLinear
 from model.progressive import Progressive
 from model.tensors import Batch, to_batch
 from model.trainer import Trainer
+from nodes.delayed import judged
 from nodes.trained_ids import TrainedIds
 
 MODELS = ("light", "booster", "linear")
@@ -131,7 +132,9 @@ class CoTrainer:
             told["linear"] = self.linear.learn(frame)
         # a kept negative stands for all that were dropped, whichever way the app corrects for it
         weight = 1.0 / frame["kept_rate"].to_numpy().astype(np.float64)
-        self.progressive.update(frame["label"].to_numpy(), frame["event_time_ms"].to_numpy(), told, weight)
+        at, label, sign = judged(frame, self._app.config.labels.mode)
+        told = {name: p[at] for name, p in told.items()}
+        self.progressive.update(label, frame["event_time_ms"].to_numpy()[at], told, weight[at] * sign)
         self.position, self.event_time_ms = minibatch.next_row, int(frame["_newest_ms"][-1])
         self.ids.learnt(self.event_time_ms)
         self.examples += frame.height

@@ -5,6 +5,7 @@ was killed is simply run again into the same directory.
 """
 
 import json
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from contracts.segments import FeatureBatch, decode_segment, encode_segment
 from nodes.files import sweep_partial, write_whole
 
 _MARK = "complete.json"
+MAX_ROWS = 4096  #: of a segment
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ class ExampleDirectory:
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
         self._heights: dict[str, int] = {}
+        self._starts: list[int] = []  # of the segments known so far, without a gap
 
     def write(self, batch: FeatureBatch, app: str) -> None:
         """Add a segment at `batch.first_row`; the same one again changes nothing.
@@ -62,6 +65,39 @@ class ExampleDirectory:
                 f"{path}: holds other rows than this input gives; ingest into another folder, or delete {self.path}"
             )
 
+    def append(self, batch: FeatureBatch, app: str) -> int:
+        """Add what of a batch does not stand there yet, however it was cut when it came before; gives how many rows.
+
+        Raises:
+            ContractError: rows that stand there are others than the batch's, or rows before it are missing.
+            SchemaMismatchError: they were written for another feature table.
+            StoreError: the directory cannot be written.
+        """
+        rows = self.rows()
+        if batch.first_row > rows:
+            raise ContractError(
+                f"{self.path}: holds {rows} rows, but row {batch.first_row} comes next; follow the events from a "
+                "position that it reaches"
+            )
+        self._compare(batch, rows)
+        new = batch.frame.slice(rows - batch.first_row) if rows > batch.first_row else batch.frame
+        for start in range(0, new.height, MAX_ROWS):
+            self.write(FeatureBatch(new.slice(start, MAX_ROWS), rows + start, batch.schema_id), app)
+        return new.height
+
+    def _compare(self, batch: FeatureBatch, rows: int) -> None:
+        """The rows of `batch` that stand already, against what stands: by id, place for place."""
+        last = min(batch.next_row, rows)
+        for there in self.read(batch.first_row, batch.schema_id) if batch.first_row < last else ():
+            if there.first_row >= last:
+                break
+            again = batch.frame["example_id"].slice(there.first_row - batch.first_row, there.frame.height)
+            if not again.equals(there.frame["example_id"].head(again.len())):
+                raise ContractError(
+                    f"{self.path}: holds other rows from {there.first_row} on than these events give; follow them into "
+                    "another folder"
+                )
+
     def read(self, first_row: int, schema_id: str | None = None) -> Iterator[FeatureBatch]:
         """Segments from the one that holds `first_row`, in order, to the first gap; the first is cut.
 
@@ -73,7 +109,7 @@ class ExampleDirectory:
             CorruptError: a segment is broken.
             SchemaMismatchError: a segment was written for another feature table.
         """
-        for path, start in self._segments():
+        for path, start in self._segments(first_row):
             if start + self._height(path) <= first_row:
                 continue
             batch = decode_segment(self._bytes(path), schema_id, where=str(path))
@@ -82,8 +118,10 @@ class ExampleDirectory:
 
     def rows(self) -> int:
         """How many rows stand in it without a gap."""
+        if self._starts and not (self.path / segment_file(self._starts[-1])).exists():
+            self._starts = []  # someone has deleted what stood there
         last = 0
-        for path, start in self._segments():
+        for path, start in self._segments(self._starts[-1] if self._starts else 0):
             last = start + self._height(path)
         return last
 
@@ -143,12 +181,15 @@ class ExampleDirectory:
             rows = start + batch.frame.height
         return Complete(rows, schema_id, ids.hexdigest(), content.hexdigest())
 
-    def _segments(self) -> Iterator[tuple[Path, int]]:
-        """Path and first row of each segment up to the first gap."""
-        row = 0
+    def _segments(self, first_row: int = 0) -> Iterator[tuple[Path, int]]:
+        """Path and first row of each segment up to the first gap, from one that begins at or before `first_row`."""
+        number = max(bisect_right(self._starts, first_row) - 1, 0)
+        row = self._starts[number] if self._starts else 0
         while (path := self.path / segment_file(row)).exists():
+            if number == len(self._starts):
+                self._starts.append(row)
             yield path, row
-            row += self._height(path)
+            row, number = row + self._height(path), number + 1
 
     def _height(self, path: Path) -> int:
         """Rows of a segment, from its footer; segments never change, so it is remembered."""

@@ -73,6 +73,8 @@ def examples(app: App, rows: int, seed: int = 0, *, label_rate: float = 0.1) -> 
         "label": (rng.random(rows) < label_rate).astype(np.uint8),
         "weight": np.ones(rows, np.float32),
         "kept_rate": np.ones(rows, np.float32),
+        "role": np.zeros(rows, np.uint8),
+        "elapsed_s": np.zeros(rows, np.float32),
     }
     ids = {feature.name: feature for feature in app.features}
     for feature in app.features:

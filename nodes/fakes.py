@@ -126,11 +126,15 @@ class MemoryWeights:
         self._speak()
         return self._epoch
 
-    def take_epoch(self) -> int:
-        """A fence epoch larger than any before."""
+    def take_epoch(self, above: int = 0) -> int:
+        """A fence epoch larger than any before, and than `above`."""
         self._speak()
-        self._epoch += 1
+        self._epoch = max(self._epoch, above) + 1
         return self._epoch
+
+    def wipe(self) -> None:
+        """Forget everything, as a server that lost its data does."""
+        self.held, self._current, self._epoch, self._last = {}, None, 0, 0
 
     def publish(self, manifest: WeightManifest, chunks: Sequence[bytes]) -> WeightManifest:
         """Keep a version and point at it; the same arrays at the same position again change nothing."""
@@ -145,7 +149,7 @@ class MemoryWeights:
         if manifest.epoch < self._epoch:
             raise FencedError(f"epoch {self._epoch} has taken over model '{self.model}'; stop this publisher")
         self._epoch = manifest.epoch
-        self._last += 1
+        self._last = max(self._last, manifest.version) + 1
         data = manifest_bytes(msgspec.structs.replace(manifest, model=self.model, version=self._last))
         self.held[self._last] = _Held(data, list(chunks))
         self._current = self._last

@@ -13,44 +13,33 @@ from apache_beam.pvalue import PCollection
 from contracts.app import App
 from contracts.buckets import hash_expr
 from contracts.errors import ContractError
-from contracts.features import STATEFUL
-from contracts.segments import FeatureBatch, example_schema
+from contracts.segments import FeatureBatch, Role
 from nodes.chunks import Ordered
 from nodes.featurize import Featurizer
 from nodes.join import Settled
-from nodes.streaming import StreamingFeatures
-
-_KEPT = "column "  # before the name of a contract column that streaming features still read
+from nodes.log_features import KEPT, LogFeatures, streaming_columns
 
 
 def example_columns(app: App) -> list[pl.Expr]:
     """What every example carries beside its features, from the rows of a join after sampling.
 
-    `example_id` is the hash of the impression id and the role that the example plays: there is one, `settled`.
+    `example_id` is the hash of the impression id and the name of the role that the row plays.
 
     >>> from contracts.app import load_app
     >>> [column.meta.output_name() for column in example_columns(load_app("adsim"))][:4]
     ['example_id', 'impression_id', 'user_id', 'item_id']
     """
     role = app.impressions.role
+    names = {played.value: "\x1f" + played.name.lower() for played in Role}
+    played = pl.col("role").replace_strict(names, return_dtype=pl.String)
     return [
-        hash_expr(pl.concat_str(role("impression_id"), pl.lit("\x1fsettled"))).alias("example_id"),
+        hash_expr(pl.concat_str(role("impression_id"), played)).alias("example_id"),
         pl.col(role("impression_id")).alias("impression_id"),
         pl.col(role("user_id")).alias("user_id"),
         pl.col(role("item_id")).alias("item_id"),
-        pl.col(role("event_time")).alias("event_time_ms"),
-        *(pl.col(name) for name in ("label", "weight", "kept_rate")),
+        pl.col("_log_ms").alias("event_time_ms"),
+        *(pl.col(name) for name in ("role", "elapsed_s", "label", "weight", "kept_rate")),
     ]
-
-
-def streaming_columns(app: App) -> list[str]:
-    """The contract columns that the app's streaming features read, beside event time and label."""
-    ids = {feature.name: feature for feature in app.features}
-    names: dict[str, None] = {}
-    for feature in (f for f in app.features if f.kind in STATEFUL):
-        names |= dict.fromkeys(feature.inputs)
-        names |= dict.fromkeys(ids[feature.of].inputs if feature.of else ())
-    return [name for name in names if name != app.impressions.role("event_time")]
 
 
 class _Featurize(beam.DoFn):
@@ -60,7 +49,7 @@ class _Featurize(beam.DoFn):
     def setup(self) -> None:
         self._featurizer = Featurizer(self._app.features)
         self._examples = example_columns(self._app)
-        self._kept = [pl.col(name).alias(_KEPT + name) for name in streaming_columns(self._app)]
+        self._kept = [pl.col(name).alias(KEPT + name) for name in streaming_columns(self._app)]
 
     def process(self, settled: Settled) -> Iterator[pl.DataFrame]:
         step = self._app.config.ingest.chunk_rows
@@ -87,30 +76,19 @@ class _AddStreaming(beam.DoFn):
     def __init__(self, app: App) -> None:
         self._app = app
 
-    def setup(self) -> None:
-        self._columns = list(example_schema(self._app.features))
-        self._event_time = self._app.impressions.role("event_time")
-
     def start_bundle(self) -> None:
-        self._streaming = StreamingFeatures(self._app)
+        self._log = LogFeatures(self._app)
         self._ahead: dict[int, pl.DataFrame] = {}
-        self._next_row = 0
 
     def process(self, rows: Ordered) -> Iterator[FeatureBatch]:
         self._ahead[rows.first_row] = rows.frame
-        while (frame := self._ahead.pop(self._next_row, None)) is not None:
-            kept = {name: name.removeprefix(_KEPT) for name in frame.columns if name.startswith(_KEPT)}
-            seen = frame.select(pl.col("event_time_ms").alias(self._event_time), "label", *kept).rename(kept)
-            whole = frame.hstack(self._streaming.push(seen)).select(self._columns)
-            first, self._next_row = self._next_row, self._next_row + whole.height
-            step = self._app.config.ingest.segment_rows
-            for start in range(0, whole.height, step):
-                yield FeatureBatch(whole.slice(start, step), first + start, self._app.schema_id)
+        while (frame := self._ahead.pop(self._log.next_row, None)) is not None:
+            yield from self._log.push(frame)
 
     def finish_bundle(self) -> None:
         if self._ahead:
             raise ContractError(
-                f"streaming features: row {self._next_row} of the example log never came, but row {min(self._ahead)} "
+                f"streaming features: row {self._log.next_row} of the example log never came, but row {min(self._ahead)} "
                 "did; run a bounded ingest on --runner=FnApiRunner"
             )
 

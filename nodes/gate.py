@@ -131,3 +131,27 @@ def unfit(arrays: dict[str, np.ndarray]) -> str | None:
         if largest > MAX_ABS_WEIGHT:
             return f"array '{name}' has run away: its largest weight is {largest:.3g}, above {MAX_ABS_WEIGHT:.3g}"
     return None
+
+
+#: How a reason begins or what it says -> its kind, for counting.
+_KINDS = {
+    "a newer candidate": "superseded",
+    "array ": "unfit",
+    "no row ": "no_rows",
+    "its predictions": "not_finite",
+    "the window's labels": "labels",
+    "logloss ": "logloss",
+    "calibration ": "calibration",
+    "it predicts ": "calibration",
+    "it is version ": "rolled_back",
+    "it was version ": "emptied",
+}
+
+
+def hold_kind(reason: str) -> str:
+    """The kind of a reason to hold a candidate: one of a few words, where the reason itself holds figures.
+
+    >>> hold_kind("calibration 3.100 is outside 0.7 to 1.4"), hold_kind("redis://host: cannot be reached")
+    ('calibration', 'store')
+    """
+    return next((kind for start, kind in _KINDS.items() if reason.startswith(start)), "store")

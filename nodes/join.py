@@ -5,15 +5,17 @@ event time, then by the hash of their bytes, never by arrival.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import polars as pl
 
 from contracts.app import App
 from contracts.events import FATES, ORIGIN, Fate
+from nodes.accepted import Accepted, spaced
+from nodes.delayed import LogRows
+from nodes.time_rows import TimeRows
 
 _ROW = ("_hash", "_origin", "_line")  # breaks ties of event time
-_ACCEPTED = {"_id": pl.String(), "_at": pl.Int64(), "_hash": pl.UInt64(), "_clicked": pl.Boolean()}
 _NO_FATES = pl.DataFrame(schema=FATES)
 _NEVER, _END = -(2**62), 2**62  # before and after all event times
 
@@ -22,8 +24,10 @@ _NEVER, _END = -(2**62), 2**62  # before and after all event times
 class Settled:
     """What one `settle` decided."""
 
-    examples: pl.DataFrame  #: contract columns of accepted impressions, `_origin`, `_line`, then `label` (u8)
-    fates: pl.DataFrame  #: FATES rows of events decided now; an accepted impression's comes with its example
+    examples: (
+        pl.DataFrame
+    )  #: contract columns of accepted impressions, `_hash`, `_origin`, `_line`, `nodes.delayed.ROW`
+    fates: pl.DataFrame  #: FATES rows of events decided now; an accepted impression's comes with its first example
 
 
 class Joiner:
@@ -35,7 +39,10 @@ class Joiner:
       click (clocks differ). None, or one more than `dedupe_ms` ago: an orphan. More than `wait_ms` ago: late. Of
       the others the first is accepted, the rest are repeats.
     * An impression is settled once `wait_ms` have passed. Where `dedupe_ms` is so short that a new impression of the
-      id could still claim its last clicks, `disorder_ms` more.
+      id could still claim its last clicks, `disorder_ms` more. With another `labels.mode` than `wait` the log is told
+      sooner, and again (`nodes.delayed`).
+    * A row comes out at most `settle_after_ms` of event time after its place in the log (`_log_ms`); whoever begins
+      anew reads again what is `remember_ms` older than the next row's place, and no older.
 
     State: the impressions of one wait whole, and ids and times of those of the last `dedupe_ms` + `disorder_ms`.
 
@@ -65,14 +72,20 @@ class Joiner:
         self.disorder_ms = round(ingest.disorder_s * 1000)
         self.dedupe_ms = max(self.wait_ms, round(labels.dedupe_s * 1000))
         claimed = self.dedupe_ms < self.wait_ms + self.disorder_ms
-        self.settle_after_ms = self.wait_ms + (self.disorder_ms if claimed else 0)
+        self._hold_ms = self.disorder_ms if claimed else 0  # until nothing can claim the click of an earlier moment
         self._id, self._at = app.impressions.role("impression_id"), app.impressions.role("event_time")
         self._click_id = app.clicks.role("click_id")
         self._of, self._clicked_at = app.clicks.role("impression_id"), app.clicks.role("event_time")
+        self._log = LogRows(labels, self._at)
+        self.settle_after_ms = self._log.lag_ms + self._hold_ms
+        self.remember_ms = self.wait_ms + self._hold_ms
         impressions, clicks = app.impressions.schema_ | ORIGIN, app.clicks.schema_ | ORIGIN
-        self._undecided = pl.DataFrame(schema=impressions).drop("_late")  # shown after the last settle
-        self._waiting = self._undecided.clear()  # accepted, not yet settled
-        self._accepted = pl.DataFrame(schema=_ACCEPTED)  # each accepted impression that an event to come may meet
+        shown = pl.DataFrame(schema=impressions).drop("_late")
+        self._undecided = TimeRows(shown, self._at, self.disorder_ms // 8)  # shown after the last settle
+        self._waiting = TimeRows(shown, self._at, self.wait_ms // 8)  # accepted, the log not yet told
+        self._told = shown  # as negatives, and their click may still come
+        # Each accepted impression that an event to come may meet, and the click of those that may get no other.
+        self._accepted = Accepted(self.dedupe_ms + self.disorder_ms, self.wait_ms + self.disorder_ms)
         self._clicks = pl.DataFrame(schema=clicks).drop("_late")  # not yet decided
         self._dropped: list[pl.DataFrame] = []  # fates of what `add` refused
         self._due_ms = _NEVER
@@ -84,7 +97,7 @@ class Joiner:
         """
         if impressions is not None:
             rows = self._in_time(impressions, "impressions", self._id, self._at)
-            self._undecided = pl.concat([self._undecided, rows.select(self._undecided.columns)])
+            self._undecided.add(rows)
         if clicks is not None:
             rows = self._in_time(clicks, "clicks", self._click_id, self._clicked_at)
             self._clicks = pl.concat([self._clicks, rows.select(self._clicks.columns)])
@@ -100,36 +113,78 @@ class Joiner:
         self._due_ms = due_ms
         fates, self._dropped = self._dropped, []
         fates.append(self._accept(due_ms))
-        ripe = pl.col(self._at) + self.settle_after_ms <= due_ms
-        settling, self._waiting = self._waiting.filter(ripe), self._waiting.filter(~ripe)
-        fates.append(self._decide_clicks(due_ms))
-        examples = settling.join(
-            self._accepted.select("_id", "_at", label="_clicked"),
-            left_on=[self._id, self._at],
-            right_on=["_id", "_at"],
-            how="left",
-            maintain_order="left",
-        ).with_columns(pl.col("label").cast(pl.UInt8))
+        sure_ms = due_ms - self._hold_ms
+        fates.append(self._decide_clicks(due_ms, sure_ms))
+        settling = self._waiting.take(sure_ms - self._log.first_ms)
+        examples = self._log.first(self._with_clicks(settling))
         fates.append(self._fates(settling, "impressions", Fate.ACCEPTED, outcome=pl.lit("example")))
-        self._accepted = self._accepted.filter(pl.col("_at") + self.dedupe_ms + self.disorder_ms > due_ms)
+        if self._log.follows:
+            examples = pl.concat([examples, *self._follow(settling, examples["label"] == 0, sure_ms)])
+        self._accepted.forget(due_ms)
         return Settled(examples, pl.concat(fates))
+
+    def _with_clicks(self, shown: pl.DataFrame) -> pl.DataFrame:
+        """Impressions with the `_clicked_at` that is known of them."""
+        of, keys = [self._id, self._at], ["_id", "_at"]
+        clicked = self._accepted.find(shown[self._id]).select(*keys, "_clicked_at")
+        return shown.join(clicked, left_on=of, right_on=keys, how="left", maintain_order="left")
+
+    def _follow(self, settling: pl.DataFrame, negative: pl.Series, sure_ms: int) -> list[pl.DataFrame]:
+        """What the log is told of impressions that it knows as negatives; these join them."""
+        told = self._with_clicks(pl.concat([self._told, settling.filter(negative)]))
+        clicked, over = pl.col("_clicked_at").is_not_null(), pl.col(self._at) + self.wait_ms <= sure_ms
+        self._told = told.filter(~clicked & ~over).drop("_clicked_at")
+        ended = told.filter(~clicked & over)
+        return [self._log.corrected(told.filter(clicked)), self._log.ended(ended if self._log.ends else ended.clear())]
+
+    def prime(self, ids: pl.Series, times: pl.Series) -> None:
+        """Remember impressions as accepted at these event times, and settled: what repeats them is a duplicate.
+
+        Before the first `settle`. Their bytes are not known: a duplicate's reason is `payload_unknown`.
+        """
+        self._accepted.add(pl.DataFrame({"_id": ids, "_at": times}).with_columns(_hash=pl.lit(None, pl.UInt64)))
+
+    @property
+    def next_ms(self) -> int | None:
+        """The first time at which `settle` may decide something more; None: not before another event comes."""
+        if self._dropped:
+            return self._due_ms
+        clicked = self._clicks[self._clicked_at]
+        found: list[tuple[Any, int]] = [
+            (self._undecided.least_ms, 0),
+            (self._waiting.least_ms, self._log.first_ms + self._hold_ms),
+            (self._told[self._at].min(), self.wait_ms + self._hold_ms),
+            (clicked.filter(clicked + self._hold_ms > self._due_ms).min(), self._hold_ms),
+            (clicked.min(), self.disorder_ms),
+        ]
+        return min((at + later for at, later in found if at is not None), default=None)
+
+    @property
+    def forgets_ms(self) -> int | None:
+        """The first time at which `settle` remembers no accepted impression any more; None: it remembers none."""
+        newest = self._accepted.newest_ms
+        return None if newest is None else newest + self.dedupe_ms + self.disorder_ms
 
     @property
     def idle(self) -> bool:
         """Nothing waits for a later `settle`."""
-        return not (self._undecided.height or self._waiting.height or self._clicks.height or self._dropped)
+        held = (self._undecided.height, self._waiting.height, self._told.height, self._clicks.height)
+        return not any(held) and not self._dropped
 
     def state(self) -> dict[str, pl.DataFrame]:
         """Everything it remembers, to be given to `restore`."""
         due = pl.DataFrame({"due_ms": [self._due_ms]}, schema={"due_ms": pl.Int64()})
-        frames = {"undecided": self._undecided, "waiting": self._waiting, "accepted": self._accepted}
+        frames = {"undecided": self._undecided.all(), "waiting": self._waiting.all(), "told": self._told}
+        frames |= {"accepted": self._accepted.table()}
         return frames | {"clicks": self._clicks, "dropped": pl.concat([_NO_FATES, *self._dropped]), "due": due}
 
     def restore(self, state: dict[str, pl.DataFrame]) -> None:
         """Go on from a `state`."""
-        self._undecided, self._waiting = state["undecided"], state["waiting"]
-        self._accepted, self._clicks = state["accepted"], state["clicks"]
-        self._dropped, self._due_ms = [state["dropped"]], int(state["due"].item())
+        self._dropped, self._due_ms = [state["dropped"]] if state["dropped"].height else [], int(state["due"].item())
+        self._undecided.restore(state["undecided"])
+        self._waiting.restore(state["waiting"])
+        self._accepted.restore(state["accepted"], self._due_ms)
+        self._told, self._clicks = state["told"], state["clicks"]
 
     def _in_time(self, rows: pl.DataFrame, stream: str, name: str, at: str) -> pl.DataFrame:
         """The rows that are not late; the others' fates are kept for the next settle."""
@@ -142,30 +197,36 @@ class Joiner:
 
     def _accept(self, due_ms: int) -> pl.DataFrame:
         """Accept the first impression of each id, and the first beyond `dedupe_ms` after it; the duplicates' fates."""
-        due = pl.col(self._at) <= due_ms
-        now, self._undecided = self._undecided.filter(due), self._undecided.filter(~due)
+        now = self._undecided.take(due_ms)
         keys = now.select(pl.col(self._id).alias("_id"), pl.col(self._at).alias("_at"), *_ROW).with_row_index("_row")
-        before = self._accepted.join(keys, on="_id", how="semi").select("_id", "_at", "_hash")
+        before = self._accepted.find(keys["_id"]).select("_id", "_at", "_hash")
         rivals = pl.concat([before, keys], how="diagonal").sort("_id", "_at", *_ROW)
-        accepted = _spaced(rivals, self.dedupe_ms)
-        judged = rivals.with_columns(accepted, _kept_hash=pl.when(accepted).then("_hash").forward_fill()).filter(
+        accepted = spaced(rivals, self.dedupe_ms)
+        kept = pl.when(accepted).then(pl.int_range(pl.len())).forward_fill()  # the place of each row's accepted rival
+        judged = rivals.with_columns(accepted, _kept_hash=pl.col("_hash").gather(kept)).filter(
             pl.col("_row").is_not_null()
         )
         new = judged.filter("_accepted")
-        self._accepted = pl.concat([self._accepted, new.select("_id", "_at", "_hash", _clicked=pl.lit(value=False))])
-        self._waiting = pl.concat([self._waiting, now[new["_row"]]])
+        self._accepted.add(new)
+        self._waiting.add(now[new["_row"]])
         repeats = judged.filter(~pl.col("_accepted"))
         same = pl.when(pl.col("_hash") == pl.col("_kept_hash")).then(pl.lit("same_payload"))
-        rows = now[repeats["_row"]].with_columns(repeats.select(_reason=same.otherwise(pl.lit("other_payload"))))
+        other = (
+            pl.when(pl.col("_kept_hash").is_null()).then(pl.lit("payload_unknown")).otherwise(pl.lit("other_payload"))
+        )
+        rows = now[repeats["_row"]].with_columns(repeats.select(_reason=same.otherwise(other)))
         return self._fates(rows, "impressions", Fate.DUPLICATE, pl.col("_reason"))
 
-    def _decide_clicks(self, due_ms: int) -> pl.DataFrame:
-        """The fates of the clicks whose impression is known for sure; marks the impressions that they make positive."""
+    def _decide_clicks(self, due_ms: int, sure_ms: int) -> pl.DataFrame:
+        """The fates of the clicks whose impression is known for sure; marks the impressions that they make positive.
+
+        A click no later than `sure_ms` within the wait of its impression can be claimed by no other one.
+        """
         met = (
             self._clicks.with_columns(_reach=pl.col(self._clicked_at) + self.disorder_ms)
             .sort("_reach")
             .join_asof(
-                self._accepted.select("_id", "_at", "_clicked").sort("_at"),
+                self._accepted.find(self._clicks[self._of]).select("_id", "_at", "_clicked_at").sort("_at"),
                 left_on="_reach",
                 right_on="_at",
                 by_left=self._of,
@@ -176,8 +237,8 @@ class Joiner:
             )
         )
         after = pl.col(self._clicked_at) - pl.col("_at")
-        settling = (pl.col("_at") + self.settle_after_ms <= due_ms) & (after <= self.wait_ms)
-        sure = (pl.col("_reach") <= due_ms) | settling.fill_null(value=False)
+        unclaimed = (pl.col(self._clicked_at) <= sure_ms) & (after <= self.wait_ms)
+        sure = (pl.col("_reach") <= due_ms) | unclaimed.fill_null(value=False)
         self._clicks = met.filter(~sure).select(self._clicks.columns)
         judged = (
             met.filter(sure)
@@ -190,12 +251,11 @@ class Joiner:
                 .otherwise(pl.lit("repeated_click"))
             )
             .with_columns(_first=pl.int_range(pl.len()).over(self._of, "_at") == 0)
-            .with_columns(_wins=(pl.col("_why") == "repeated_click") & pl.col("_first") & ~pl.col("_clicked"))
+            .with_columns(
+                _wins=(pl.col("_why") == "repeated_click") & pl.col("_first") & pl.col("_clicked_at").is_null()
+            )
         )
-        won = judged.filter("_wins").select(_id=self._of, _at="_at", _won=pl.lit(value=True))
-        self._accepted = self._accepted.join(won, on=["_id", "_at"], how="left", maintain_order="left").select(
-            "_id", "_at", "_hash", _clicked=pl.col("_clicked") | pl.col("_won").fill_null(value=False)
-        )
+        self._accepted.click(judged.filter("_wins").select(_id=self._of, _at="_at", _won=self._clicked_at))
         fate = pl.col("_why").replace_strict(
             {"no_impression": Fate.ORPHAN.value, "after_wait": Fate.LATE.value, "repeated_click": Fate.DUPLICATE.value},
             return_dtype=pl.String,
@@ -228,29 +288,3 @@ class Joiner:
             reason=nothing if reason is None else reason,
             outcome=nothing if outcome is None else outcome,
         )
-
-
-def _spaced(rows: pl.DataFrame, gap_ms: int) -> pl.Series:
-    """`_accepted`: the first row of each `_id`, and each first row more than `gap_ms` after an accepted one.
-
-    Rows come sorted by `_id`, `_at`.
-    """
-    ids = rows["_id"]
-    accepted = (ids != ids.shift(1)).fill_null(value=True).alias("_accepted")
-    repeated = rows.select("_id", "_at", _place=pl.int_range(pl.len())).filter(~ids.is_unique())
-    if not repeated.height:
-        return accepted
-    # Each row points at the first row of its id beyond the gap; then every chain is followed from its head at once.
-    firsts = repeated.unique(["_id", "_at"], keep="first", maintain_order=True).sort("_at")
-    beyond = repeated.select("_id", "_place", _after=pl.col("_at") + gap_ms + 1).sort("_after").join_asof(
-        firsts.select("_id", "_at", _next="_place"),
-        left_on="_after", right_on="_at", by="_id", strategy="forward", check_sortedness=False,
-    )  # fmt: skip
-    follows = np.full(rows.height, -1, np.int64)
-    follows[beyond["_place"].to_numpy()] = beyond["_next"].fill_null(-1).to_numpy()
-    taken = accepted.to_numpy().copy()
-    heads = np.flatnonzero(taken)
-    while (heads := follows[heads])[heads >= 0].size:
-        heads = heads[heads >= 0]
-        taken[heads] = True
-    return pl.Series("_accepted", taken)

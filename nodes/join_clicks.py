@@ -1,15 +1,16 @@
 """The join in Beam: `nodes.join.Joiner`, one a shard of impression ids, its events kept as Arrow chunks."""
 
+import struct
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import apache_beam as beam
 import polars as pl
-from apache_beam.coders import BytesCoder, VarIntCoder
 from apache_beam.metrics.metric import Metrics
-from apache_beam.pvalue import PCollection
+from apache_beam.pvalue import PCollection, TaggedOutput
 from apache_beam.transforms.timeutil import TimeDomain
-from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec, TimerSpec, on_timer
+from apache_beam.transforms.userstate import TimerSpec, on_timer
+from apache_beam.typehints import KV
 from apache_beam.utils.timestamp import Timestamp
 
 from contracts.app import App
@@ -17,21 +18,41 @@ from contracts.buckets import hash_expr
 from nodes.chunks import Chunk, ChunkCoder
 from nodes.coders import from_bytes, to_bytes
 from nodes.join import Joiner, Settled
+from nodes.journaled import JOURNAL, SNAPSHOT, TOKEN, Held, Journaled
 
+#: The stream of a chunk that tells what was accepted before events are read again: columns `id`, `event_time_ms`.
+ACCEPTED = "accepted"
 _CODER = ChunkCoder()
+_TIME = struct.Struct("<q")
+_ADD, _SETTLE = b"a", b"s"
+_LATE = "late"
 
 
 class _Shard(beam.DoFn):
-    """Cuts a chunk by the hash of the impression id, so that an impression and its clicks meet."""
+    """Cuts a chunk by the hash of the impression id, so that an impression and its clicks meet.
 
-    def __init__(self, app: App) -> None:
-        self._shards = app.config.ingest.shards
+    What its origin calls late needs no shard: live, it has its fate at once.
+    """
+
+    def __init__(self, app: App, *, live: bool, from_ms: int | None = None) -> None:
+        self._app, self._shards, self._live, self._from_ms = app, app.config.ingest.shards, live, from_ms
         self._id = {"impressions": app.impressions.role("impression_id"), "clicks": app.clicks.role("impression_id")}
+        self._id[ACCEPTED] = "id"
+        self._at = {"impressions": app.impressions.role("event_time"), "clicks": app.clicks.role("event_time")}
 
-    def process(self, chunk: Chunk) -> Iterator[tuple[int, bytes]]:
+    def process(self, chunk: Chunk) -> Iterator[Any]:
+        rows = chunk.frame
+        if self._live and chunk.stream != ACCEPTED:
+            late, rows = rows.filter("_late"), rows.filter(~pl.col("_late"))
+            if late.height:
+                joiner = Joiner(self._app)
+                joiner.add(*((late, None) if chunk.stream == "impressions" else (None, late)))
+                yield from (TaggedOutput(_LATE, settled) for settled in _counted(joiner.settle(None)))
+            if self._from_ms is not None:
+                rows = rows.filter(pl.col(self._at[chunk.stream]) >= self._from_ms)
         shard = hash_expr(pl.col(self._id[chunk.stream])) % pl.lit(self._shards, pl.UInt64)
-        for (key, *_), rows in chunk.frame.group_by(shard.alias("_shard")):
-            yield int(key), _CODER.encode(Chunk(chunk.stream, rows.select(chunk.frame.columns)))
+        for (key, *_), part in rows.group_by(shard.alias("_shard")):
+            yield int(key), _CODER.encode(Chunk(chunk.stream, part.select(rows.columns)))
 
 
 class _SettleAll(beam.DoFn):
@@ -42,66 +63,115 @@ class _SettleAll(beam.DoFn):
 
     def process(self, keyed: tuple[int, Iterable[bytes]]) -> Iterator[Settled]:
         joiner = Joiner(self._app)
-        _add(joiner, keyed[1])
+        _add(joiner, [_CODER.decode(chunk) for chunk in keyed[1]])
         yield from _counted(joiner.settle(None))
 
 
-class _SettleSlots(beam.DoFn):
-    """Adds up a shard's chunks, and settles whenever the watermark passes the end of a slot."""
+class ShardCore:
+    """A `Joiner` as the core of a journal: entries are chunks, and the times up to which it settles.
 
-    EVENTS = BagStateSpec("events", BytesCoder())  # chunks since the last settle
-    REMEMBERED = BagStateSpec("remembered", BytesCoder())  # the Joiner's state, a frame each behind its name
-    SLOT = ReadModifyWriteStateSpec("slot", VarIntCoder())  # the slot whose timer is set
+    Chunks are kept as they come, and added together when it settles.
+    """
+
+    def __init__(self, app: App) -> None:
+        self.joiner = Joiner(app)
+        self._chunks: list[Chunk] = []
+        self._times = {"impressions": app.impressions.role("event_time"), "clicks": app.clicks.role("event_time")}
+        self._next_ms: int | None = None  # the first time at which something may be decided
+        self.armed_ms: int | None = None  # of the timer that is set, as far as this process knows
+
+    def apply(self, entry: bytes) -> Settled | None:
+        """Add a chunk, or settle."""
+        if entry[:1] == _SETTLE:
+            _add(self.joiner, self._chunks)
+            self._chunks = []
+            settled = self.joiner.settle(_TIME.unpack_from(entry, 1)[0])
+            self._next_ms = self.joiner.next_ms
+            return settled
+        chunk = _CODER.decode(entry[1:])
+        if chunk.stream == ACCEPTED:
+            self.joiner.prime(chunk.frame["id"], chunk.frame["event_time_ms"])
+        elif chunk.frame.height:
+            self._chunks.append(chunk)
+            at_ms = int(chunk.frame[self._times[chunk.stream]].min())  # type: ignore[arg-type]
+            self._next_ms = at_ms if self._next_ms is None else min(at_ms, self._next_ms)
+        return None
+
+    def next_slot_ms(self, slot_ms: int) -> int | None:
+        """The end of the first slot in which something may be decided, or the last of what is remembered forgotten."""
+        due_ms = self._next_ms if self._next_ms is not None else self.joiner.forgets_ms
+        return None if due_ms is None else (due_ms // slot_ms + 1) * slot_ms
+
+    def snapshot(self) -> dict[str, bytes]:
+        """The joiner's frames, and the chunks that it has not seen."""
+        frames = {name: to_bytes(frame) for name, frame in self.joiner.state().items()}
+        return frames | {f"chunk {n:09d}": _CODER.encode(chunk) for n, chunk in enumerate(self._chunks)}
+
+    def restore(self, parts: dict[str, bytes]) -> None:
+        """Go on from a snapshot."""
+        chunks = [name for name in sorted(parts) if name.startswith("chunk ")]
+        self.joiner.restore({name: from_bytes(parts[name]) for name in parts if name not in chunks})
+        self._next_ms = self.joiner.next_ms
+        for name in chunks:
+            self.apply(_ADD + parts[name])
+
+
+class _MakeShard:
+    """Makes empty cores where the node runs."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    def __call__(self) -> ShardCore:
+        return ShardCore(self._app)
+
+
+class _SettleSlots(beam.DoFn):
+    """Settles a shard whenever the watermark passes the end of a slot in which something may be decided."""
+
     DUE = TimerSpec("due", TimeDomain.WATERMARK)
 
     def __init__(self, app: App, slot_ms: int) -> None:
-        self._app, self._slot_ms = app, slot_ms
+        self._slot_ms, self._shards = slot_ms, Journaled(_MakeShard(app))
 
     def process(
         self,
         keyed: tuple[int, bytes],
-        at: Any = beam.DoFn.TimestampParam,
-        events: Any = beam.DoFn.StateParam(EVENTS),
-        slot: Any = beam.DoFn.StateParam(SLOT),
+        snapshot: Any = beam.DoFn.StateParam(SNAPSHOT),
+        journal: Any = beam.DoFn.StateParam(JOURNAL),
+        token: Any = beam.DoFn.StateParam(TOKEN),
         due: Any = beam.DoFn.TimerParam(DUE),
     ) -> Iterator[Settled]:
-        events.add(keyed[1])
-        if slot.read() is None:
-            self._set(at.micros // 1000 // self._slot_ms + 1, slot, due)
+        with self._shards.open(keyed[0], snapshot, journal, token) as held:
+            held.apply(_ADD + keyed[1])
+            self._arm(held, due)
         yield from ()
 
     @on_timer(DUE)
     def settle_slot(
         self,
-        events: Any = beam.DoFn.StateParam(EVENTS),
-        remembered: Any = beam.DoFn.StateParam(REMEMBERED),
-        slot: Any = beam.DoFn.StateParam(SLOT),
+        key: Any = beam.DoFn.KeyParam,
+        at: Any = beam.DoFn.TimestampParam,
+        snapshot: Any = beam.DoFn.StateParam(SNAPSHOT),
+        journal: Any = beam.DoFn.StateParam(JOURNAL),
+        token: Any = beam.DoFn.StateParam(TOKEN),
         due: Any = beam.DoFn.TimerParam(DUE),
     ) -> Iterator[Settled]:
-        joiner = Joiner(self._app)
-        state = dict(part.split(b"\n", 1) for part in remembered.read())
-        if state:
-            joiner.restore({name.decode(): from_bytes(frame) for name, frame in state.items()})
-        _add(joiner, events.read())
-        # The watermark stands at the slot's end: its last millisecond is over, the next one is not.
-        settled = joiner.settle(slot.read() * self._slot_ms - 1)
-        events.clear()
-        remembered.clear()
-        for name, frame in joiner.state().items():
-            remembered.add(name.encode() + b"\n" + to_bytes(frame))
-        if joiner.idle:
-            slot.clear()
-        else:
-            self._set(slot.read() + 1, slot, due)
+        with self._shards.open(key, snapshot, journal, token) as held:
+            held.core.armed_ms = None
+            # The watermark stands at the slot's end: its last millisecond is over, the next one is not.
+            settled = held.apply(_SETTLE + _TIME.pack(at.micros // 1000 - 1))
+            self._arm(held, due)
         yield from _counted(settled)
 
-    def _set(self, number: int, slot: Any, due: Any) -> None:
-        slot.write(number)
-        due.set(Timestamp(micros=number * self._slot_ms * 1000))
+    def _arm(self, held: Held[ShardCore], due: Any) -> None:
+        wanted = held.core.next_slot_ms(self._slot_ms)
+        if wanted is not None and wanted != held.core.armed_ms:
+            due.set(Timestamp(micros=wanted * 1000))
+            held.core.armed_ms = wanted
 
 
-def _add(joiner: Joiner, encoded: Iterable[bytes]) -> None:
-    chunks = [_CODER.decode(chunk) for chunk in encoded]
+def _add(joiner: Joiner, chunks: list[Chunk]) -> None:
     impressions = [chunk.frame for chunk in chunks if chunk.stream == "impressions"]
     clicks = [chunk.frame for chunk in chunks if chunk.stream == "clicks"]
     joiner.add(pl.concat(impressions) if impressions else None, pl.concat(clicks) if clicks else None)
@@ -110,7 +180,7 @@ def _add(joiner: Joiner, encoded: Iterable[bytes]) -> None:
 def _counted(settled: Settled) -> Iterator[Settled]:
     for stream, fate, rows in settled.fates.group_by("stream", "fate").len().iter_rows():
         Metrics.counter("rocket", f"ctr_join_{stream}_{fate}_total").inc(rows)
-    if settled.fates.height:
+    if settled.fates.height or settled.examples.height:
         yield settled
 
 
@@ -118,18 +188,34 @@ class JoinClicks(beam.PTransform[PCollection[Chunk], PCollection[Settled]]):
     """Give each impression the label of its click; an impression waits `labels.wait_s` of event time for it.
 
     Bounded input is grouped by shard and settled once. With `slot_ms` it is settled whenever the watermark passes a
-    multiple of it; a chunk's timestamp is then its smallest event time. State, a shard: the chunks of one wait, and ids
-    and times of one dedupe span. The cuts change nothing but which rows come out together.
+    multiple of it at which something is due; a chunk's timestamp is then its smallest event time that is not late, and
+    what comes out carries the slot's end. A slot costs what happens in it, not what is remembered. State, a shard, in
+    memory and behind it in Beam's: the chunks of one wait, and ids and times of one dedupe span. The cuts change
+    nothing but which rows come out together.
 
     The bounded form sets no timer, because FnApiRunner loses timers of fused pipelines for some hash seeds.
     """
 
-    def __init__(self, app: App, slot_ms: int | None = None) -> None:
+    def __init__(self, app: App, slot_ms: int | None = None, from_ms: int | None = None) -> None:
+        """Settle in slots, or bounded input at once.
+
+        Args:
+            app: its `labels` and `ingest` sections.
+            slot_ms: length of the slots.
+            from_ms: after a restart, events before it are passed over (but for the late ones, whose fates come again):
+                they were decided, and what they left behind comes as chunks of the stream `ACCEPTED`.
+        """
         super().__init__()
-        self._app, self._slot_ms = app, slot_ms
+        self._app, self._slot_ms, self._from_ms = app, slot_ms, from_ms
 
     def expand(self, events: PCollection[Chunk]) -> PCollection[Settled]:
-        sharded = events | "Shard by impression" >> beam.ParDo(_Shard(self._app))
-        if self._slot_ms is not None:
-            return sharded | "Settle slots" >> beam.ParDo(_SettleSlots(self._app, self._slot_ms))
-        return sharded | "Gather shards" >> beam.GroupByKey() | "Settle shards" >> beam.ParDo(_SettleAll(self._app))
+        if self._slot_ms is None:
+            sharded = events | "Shard by impression" >> beam.ParDo(_Shard(self._app, live=False))
+            return sharded | "Gather shards" >> beam.GroupByKey() | "Settle shards" >> beam.ParDo(_SettleAll(self._app))
+        shards = events | "Shard by impression" >> beam.ParDo(
+            _Shard(self._app, live=True, from_ms=self._from_ms)
+        ).with_outputs(_LATE, main="shards")
+        late: PCollection[Settled] = shards[_LATE]
+        late.element_type, shards.shards.element_type = Settled, KV[int, bytes]
+        settled = shards.shards | "Settle slots" >> beam.ParDo(_SettleSlots(self._app, self._slot_ms))
+        return (settled, late) | "Settled and late" >> beam.Flatten()

@@ -174,6 +174,23 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
     return chance
 
 
+def chance(logits: np.ndarray, link: str) -> np.ndarray:
+    """Click probabilities of logits under a version's `link`, float64.
+
+    >>> chance(np.array([0.0, -np.log(2)]), "sigmoid").round(4).tolist(), chance(np.array([1.0, -np.log(2)]), "odds")
+    ([0.5, 0.3333], array([1. , 0.5]))
+
+    Raises:
+        CorruptError: the link is unknown here.
+    """
+    if link == "sigmoid":
+        return sigmoid(logits)
+    if link != "odds":
+        raise CorruptError(f"the link '{link}' is unknown to this scorer; upgrade it, or roll back")
+    made: np.ndarray = np.exp(np.minimum(logits.astype(np.float64), 0.0))
+    return made
+
+
 def check_arrays(layout: Layout, arrays: Mapping[str, np.ndarray]) -> int:
     """Names and shapes fit the layout and each other; returns the number of layers.
 

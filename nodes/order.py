@@ -28,35 +28,45 @@ class LogOrder:
     def __init__(self, by: list[str], next_row: int = 0) -> None:
         """Order by those columns, of which the first is event time; begin at `next_row`."""
         self._by, self.next_row = by, next_row
-        self._held: list[pl.DataFrame] = []
+        self._held: list[tuple[int, pl.DataFrame]] = []  # rows, and the smallest event time of them
 
     def add(self, rows: pl.DataFrame) -> None:
         """Take rows in any order."""
-        self._held.append(rows)
+        if rows.height:
+            self._held.append((int(rows[self._by[0]].min()), rows))  # type: ignore[arg-type]
 
     def release(self, due_ms: int | None, max_rows: int) -> Iterator[tuple[int, pl.DataFrame]]:
         """The rows at or before `due_ms` (None: all) in order, at most `max_rows` at a time, with their row numbers.
 
+        Costs only the parts that hold a row which is due; what is held is freed as the parts are taken.
+
         Args:
             due_ms: no row at or before it is still to come.
-            max_rows: how many at a time; what is held is freed as the parts are taken.
+            max_rows: how many at a time.
         """
-        if not self._held:
+        if due_ms is None:
+            due, self._held = [rows for _, rows in self._held], []
+        else:
+            due = []
+            held, self._held = self._held, []
+            for least_ms, rows in held:
+                if least_ms > due_ms:
+                    self._held.append((least_ms, rows))
+                    continue
+                is_due = pl.col(self._by[0]) <= due_ms
+                due.append(rows.filter(is_due))
+                self.add(rows.filter(~is_due))
+        if not due:
             return
-        rows = pl.concat(self._held)
-        self._held.clear()
-        if due_ms is not None:
-            due = pl.col(self._by[0]) <= due_ms
-            rows, later = rows.filter(due), rows.filter(~due)
-            self._held.append(later)
-        rows = rows.sort(self._by)
-        first, self.next_row = self.next_row, self.next_row + rows.height
-        for start in range(0, rows.height, max_rows):
-            yield first + start, rows.slice(start, max_rows)
+        sorted_rows = pl.concat(due).sort(self._by)
+        due.clear()
+        first, self.next_row = self.next_row, self.next_row + sorted_rows.height
+        for start in range(0, sorted_rows.height, max_rows):
+            yield first + start, sorted_rows.slice(start, max_rows)
 
     def held(self) -> pl.DataFrame | None:
         """The rows not yet released."""
-        return pl.concat(self._held) if self._held else None
+        return pl.concat([rows for _, rows in self._held]) if self._held else None
 
 
 class _Release(beam.DoFn):

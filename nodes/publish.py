@@ -1,5 +1,7 @@
 """Light weights become versions: packed as they will be served, judged on rows not yet learnt, published or held."""
 
+import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,68 +11,28 @@ import polars as pl
 from contracts.app import App
 from contracts.errors import CorruptError, SchemaMismatchError, StoreError
 from contracts.stores import WeightStore
-from contracts.weights import Blob, WeightManifest, Weights, pack_array, unpack_array
+from contracts.weights import WeightManifest, Weights
 from nodes.clock import now_ms
-from nodes.gate import Decision, Window, judge, unfit
-from nodes.light_numpy import LightNet, one_thread, sigmoid
+from nodes.delayed import judged
+from nodes.gate import Decision, Window, hold_kind, judge
+from nodes.light_numpy import LightNet, chance, one_thread
+from nodes.pack import Figures, Snapshot, pack
 
-_DTYPES = {"fp16": "float16", "fp32": "float32"}
-Figures = dict[str, float | str | None]
+__all__ = ["LiveTerms", "Publisher", "Snapshot", "pack"]
 
-
-@dataclass(frozen=True)
-class Snapshot:
-    """A light net as it would travel: its bytes, and what a scorer makes of them."""
-
-    blobs: tuple[Blob, ...]
-    chunks: list[bytes]
-    arrays: dict[str, np.ndarray]  #: dequantised to float32
-    position: int
-    step: int
-    trained_until_ms: int
-
-    def manifest(self, app: App, model: str, epoch: int, created_ms: int, figures: Figures) -> WeightManifest:
-        """Its manifest; the store gives the version number."""
-        return WeightManifest(
-            model=model,
-            version=0,
-            schema_id=app.schema_id,
-            app=app.name,
-            trained_until_ms=self.trained_until_ms,
-            position=self.position,
-            step=self.step,
-            epoch=epoch,
-            created_ms=created_ms,
-            gate=figures,
-            blobs=self.blobs,
-        )
+log = logging.getLogger(__name__)
+_DECISIONS_KEPT = 10_000
 
 
-def pack(app: App, arrays: dict[str, np.ndarray], *, position: int, step: int, trained_until_ms: int) -> Snapshot | str:
-    """Quantise and cut the arrays as the app's `publish` section says; the reason where they must not be published.
+@dataclass(frozen=True, slots=True)
+class LiveTerms:
+    """What a publisher that never ends needs beside: it outlives its store, and must know when it is fenced out."""
 
-    Args:
-        app: says dtype and chunk size.
-        arrays: float32, named as in `contracts.weights`.
-        position: rows of the example log learnt.
-        step: minibatches learnt.
-        trained_until_ms: event time of the last row learnt.
-
-    Raises:
-        CorruptError: the arrays do not fit the app's features.
-    """
-    wrong = unfit(arrays)
-    if wrong is not None:
-        return wrong
-    blobs, chunks, served = [], [], {}
-    dtype = _DTYPES[app.config.publish.dtype]
-    for name in sorted(arrays):
-        blob, cut = pack_array(name, arrays[name], dtype, app.config.publish.chunk_bytes)
-        served[name] = unpack_array(blob, cut)
-        blobs.append(blob)
-        chunks += cut
-    LightNet(app.layout, served)  # the scorer will ask the same of it
-    return Snapshot(tuple(blobs), chunks, served, position, step, trained_until_ms)
+    still_ours: Callable[[], None]  #: raises FencedError once another trainer owns the checkpoints
+    on_published: Callable[[WeightManifest], object]  #: told each version that went live
+    settle_ms: int  #: an example can be learnt that long after its event time, at the earliest
+    after_version: int = 0  #: versions get larger numbers, though the store was emptied and counts from 1 again
+    after_epoch: int = 0  #: so do fence epochs
 
 
 class Publisher:
@@ -83,11 +45,12 @@ class Publisher:
         epoch: fence epoch; a new one is taken by default, which shuts out every earlier publisher.
         force: publish whatever the gate says (NaN is refused all the same).
         why: stands in the stream of releases beside the gate's word.
+        live: the terms of live training; the store may then be away at the start too.
 
     A store that cannot be reached holds a version and does not stop the trainer; `finish` tries the newest one again.
 
     Raises:
-        StoreError: the store cannot be reached at the start.
+        StoreError: the store cannot be reached at the start, and `live` is None.
     """
 
     def __init__(
@@ -99,18 +62,32 @@ class Publisher:
         epoch: int | None = None,
         force: bool = False,
         why: str = "",
+        live: LiveTerms | None = None,
     ) -> None:
         self._app, self._store, self._clock_ms = app, store, clock_ms
-        self._epoch = store.take_epoch() if epoch is None else epoch
+        self._terms, self._epoch = live, epoch
+        self._after_version = 0 if live is None else live.after_version
+        self.decisions: list[Decision] = []  #: of the newest candidates offered, in order
+        self.published = 0  #: versions
+        self.held_by: Counter[str] = Counter()  #: kind of reason -> candidates not published
+        self.live_position: int | None = None  #: rows that the live version had learnt, when it was last looked at
         self._force, self._why = force, why
         self._settings = app.config.publish.gate
         self._offered: Snapshot | None = None
         self._candidate, self._live = Window(), Window()
         self._candidate_net: LightNet | None = None
         self._live_net: LightNet | None = None
+        self._live_link = "sigmoid"
         self._live_version: int | None = None
         self._unsent: tuple[Snapshot, Figures] | None = None
-        self.decisions: list[Decision] = []  #: of every candidate offered, in order
+        if live is None:
+            self._owned_epoch()
+        else:
+            self._refresh_live()
+            try:
+                self._owned_epoch()
+            except StoreError as error:
+                log.warning("%s; training goes on, and versions go out once it can be reached", error)
 
     @property
     def judging(self) -> bool:
@@ -120,7 +97,7 @@ class Publisher:
     @property
     def held(self) -> int:
         """Candidates that were not published."""
-        return sum(decision.outcome == "held" for decision in self.decisions)
+        return self.held_by.total()
 
     def offer(self, arrays: dict[str, np.ndarray], *, position: int, step: int, trained_until_ms: int) -> None:
         """A candidate: it is judged on the rows that `observe` sees from now on.
@@ -160,12 +137,13 @@ class Publisher:
         if self._offered is None or self._candidate_net is None:
             return None
         rows = frame.head(self._settings.window_rows - self._candidate.rows)
-        label = rows["label"].to_numpy()
-        weight = _weight(rows, self._app)
+        labels = self._app.config.labels
+        at, label, sign = judged(rows, labels.mode)
+        weight = _weight(rows, self._app)[at] * sign
         with one_thread():
-            self._candidate.add(label, sigmoid(self._candidate_net.logits(rows)), weight)
+            self._candidate.add(label, chance(self._candidate_net.logits(rows), labels.link)[at], weight)
             if self._live_net is not None:
-                live = sigmoid(self._live_net.logits(rows))
+                live = chance(self._live_net.logits(rows), self._live_link)[at]
             else:
                 live = np.full(label.size, self._app.config.serving.prior_ctr)
         self._live.add(label, live, weight)
@@ -201,27 +179,49 @@ class Publisher:
             return self._hold(snapshot.position, snapshot.step, str(error), figures)
 
     def _send(self, snapshot: Snapshot, figures: Figures) -> Decision:
-        manifest = snapshot.manifest(self._app, self._app.name, self._epoch, self._clock_ms(), figures)
+        if self._terms is not None:
+            self._terms.still_ours()
+        epoch, created_ms = self._owned_epoch(), self._clock_ms()
+        if self._terms is not None:
+            old_ms = created_ms - snapshot.trained_until_ms
+            figures["freshness_s"] = old_ms / 1000
+            figures["freshness_after_wait_s"] = (old_ms - self._terms.settle_ms) / 1000
+        manifest = snapshot.manifest(
+            self._app, self._app.name, epoch, created_ms, figures, after_version=self._after_version
+        )
         made = self._store.publish(manifest, snapshot.chunks)
-        self._unsent = None
+        self._unsent, self._after_version = None, max(self._after_version, made.version)
         live = self._store.current_version()
         if live != made.version:  # publishing the same again is a no-op, and never undoes a rollback
             self._refresh_live()
             again = (
                 f"it is version {made.version} again, but version {live} was made live since; `rocket rollback` to it"
+                if live is not None
+                else f"it was version {made.version} when the store was emptied; the next one goes out anew"
             )
             return self._hold(snapshot.position, snapshot.step, again, figures)
-        self._live_version = made.version
-        self._live_net = LightNet(self._app.layout, snapshot.arrays)
-        decision = Decision(
-            "published", str(figures["reason"]), snapshot.position, snapshot.step, made.version, figures
+        self._live_version, self.live_position = made.version, made.position
+        self._live_net, self._live_link = LightNet(self._app.layout, snapshot.arrays), self._app.config.labels.link
+        self.published += 1
+        if self._terms is not None:
+            self._terms.on_published(made)
+        return self._decided(
+            Decision("published", str(figures["reason"]), snapshot.position, snapshot.step, made.version, figures)
         )
-        self.decisions.append(decision)
-        return decision
+
+    def _owned_epoch(self) -> int:
+        """The fence epoch under which this one publishes, taken once."""
+        if self._epoch is None:
+            self._epoch = self._store.take_epoch(0 if self._terms is None else self._terms.after_epoch)
+        return self._epoch
 
     def _hold(self, position: int, step: int, reason: str, figures: Figures | None = None) -> Decision:
-        decision = Decision("held", reason, position, step, None, figures or {})
+        self.held_by[hold_kind(reason)] += 1
+        return self._decided(Decision("held", reason, position, step, None, figures or {}))
+
+    def _decided(self, decision: Decision) -> Decision:
         self.decisions.append(decision)
+        del self.decisions[:-_DECISIONS_KEPT]
         return decision
 
     def _figures(self) -> Figures:
@@ -245,13 +245,16 @@ class Publisher:
         """The version that the pointer names now: it may have been rolled back, or be another publisher's."""
         try:
             version = self._store.current_version()
-            if version is None or version == self._live_version:
-                self._live_net = self._live_net if version is not None else None
-                self._live_version = version
+            if version is None:
+                self._live_net = self._live_version = self.live_position = None
+                return
+            if version == self._live_version:
                 return
             weights: Weights = self._store.fetch(version)
             usable = weights.manifest.schema_id == self._app.schema_id
             self._live_net = LightNet(self._app.layout, weights.arrays) if usable else None
+            self._live_link = weights.manifest.link
+            self.live_position = weights.manifest.position if usable else None
             self._live_version = version
         except (StoreError, CorruptError, SchemaMismatchError):
             return  # what was live when the store was last seen is the best yardstick left

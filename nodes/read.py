@@ -12,6 +12,7 @@ from apache_beam.pvalue import PCollection, TaggedOutput
 from apache_beam.typehints.decorators import no_annotations, with_input_types
 
 from contracts.app import App
+from contracts.events import Mark
 from nodes.chunks import Chunk
 from nodes.source import read_events
 
@@ -20,10 +21,11 @@ _DEAD = "dead"
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """The two ways out of a source: each event read is a row of one of them."""
+    """The ways out of a source: each event read is a row of one of the first two."""
 
     events: PCollection[Chunk]
     dead: PCollection[pl.DataFrame]  #: DEAD_LETTERS columns
+    marks: PCollection[Mark] | None = None  #: of topics: where each partition may be resumed; None for files
 
 
 class _ReadFile(beam.DoFn):

@@ -24,24 +24,24 @@ local p = read_pointer(KEYS[1])
 if not p then return {'corrupt', KEYS[1]} end
 """
 
-#: KEYS: pointer. ARGV: nothing. A new fence epoch.
+#: KEYS: pointer. ARGV: a floor. A new fence epoch, above the floor.
 TAKE_EPOCH = (
     _POINTER
     + """
-p.epoch = p.epoch + 1
+p.epoch = math.max(p.epoch, tonumber(ARGV[1] or 0)) + 1
 redis.call('SET', KEYS[1], cjson.encode(p))
 return {'ok', tostring(p.epoch)}
 """
 )
 
-#: KEYS: pointer. ARGV: epoch. A version number that nobody else gets.
+#: KEYS: pointer. ARGV: epoch, a floor. A version number that nobody else gets, above the floor.
 RESERVE = (
     _POINTER
     + """
 local epoch = tonumber(ARGV[1])
 if epoch < p.epoch then return {'fenced', tostring(p.epoch)} end
 p.epoch = epoch
-p.last = p.last + 1
+p.last = math.max(p.last, tonumber(ARGV[2] or 0)) + 1
 redis.call('SET', KEYS[1], cjson.encode(p))
 return {'ok', tostring(p.last)}
 """

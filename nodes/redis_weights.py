@@ -84,9 +84,9 @@ class RedisWeights:
         """The newest fence epoch taken; 0 at first."""
         return int(self._pointer()["epoch"])
 
-    def take_epoch(self) -> int:
-        """A fence epoch larger than any before: whoever took an earlier one can no longer publish."""
-        return int(self._run(lua.TAKE_EPOCH, [names.current_key(self.model)], []))
+    def take_epoch(self, above: int = 0) -> int:
+        """A fence epoch larger than any before, and than `above`: an earlier taker can no longer publish."""
+        return int(self._run(lua.TAKE_EPOCH, [names.current_key(self.model)], [above]))
 
     def publish(self, manifest: WeightManifest, chunks: Sequence[bytes]) -> WeightManifest:
         """Write a version whole and point at it; returns its manifest with the number that it got.
@@ -94,7 +94,7 @@ class RedisWeights:
         The same arrays at the same position again change nothing: the manifest that is held comes back.
 
         Args:
-            manifest: `model`, `version` and `digest` are filled in here.
+            manifest: `model`, `version` and `digest` are filled in here; the number lies above the version given.
             chunks: of all its blobs, in order.
 
         Raises:
@@ -108,7 +108,7 @@ class RedisWeights:
                     raise self._fenced(newest)
                 return known
         current = names.current_key(self.model)
-        version = int(self._run(lua.RESERVE, [current], [manifest.epoch]))
+        version = int(self._run(lua.RESERVE, [current], [manifest.epoch, manifest.version]))
         made = msgspec.structs.replace(manifest, model=self.model, version=version)
         data = manifest_bytes(made)
         keys = self._keys(made)

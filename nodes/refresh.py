@@ -12,6 +12,7 @@ from nodes.score import LightScorer
 
 #: A version that was refused is tried again after so many looks: it may have been published anew.
 _PATIENCE = 30
+_FIRST_LOOK_S, _LAST_LOOK_S = 2.0, 3.0  # how long the scorer's start and its end wait for the store
 
 
 class Refresher:
@@ -19,7 +20,7 @@ class Refresher:
 
     Args:
         app: whose versions fit.
-        weights: where they lie; only the background thread speaks to it, but for the first look.
+        weights: where they lie; only the background thread speaks to it.
         every_s: seconds between looks.
         catalogue: the items whose candidates may come by id alone.
 
@@ -36,19 +37,20 @@ class Refresher:
         self.refused: Counter[str] = Counter()  #: kind of error -> how often
         self.last_refusal: str | None = None  #: the newest of them, in a sentence
         self._shunned: tuple[int, int] | None = None  # a refused version, and looks until it is tried again
-        self._stop = threading.Event()
+        self._stop, self._looked = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="refresh-weights", daemon=True)
 
     def __enter__(self) -> "Refresher":
-        self.look()
+        """Look at once, but let nobody wait long for a store that does not answer: the prior does meanwhile."""
         self._thread.start()
+        self._looked.wait(_FIRST_LOOK_S)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.set()
-        self._thread.join()
+        self._thread.join(_LAST_LOOK_S)
 
     def look(self) -> bool:
         """Swap in the version that the pointer names if it is another and fits; True when it did."""
@@ -77,5 +79,7 @@ class Refresher:
         return self._shunned[1] > 0
 
     def _run(self) -> None:
+        self.look()
+        self._looked.set()
         while not self._stop.wait(self._every_s):
             self.look()

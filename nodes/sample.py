@@ -11,9 +11,12 @@ from apache_beam.pvalue import PCollection
 from contracts.app import App
 from contracts.buckets import SEED, hash_expr
 from contracts.events import FATES
+from contracts.segments import Role
+from nodes.delayed import counts_once
 from nodes.join import Settled
 
 _SEED = SEED ^ 0x5A3  # its own: the same hash would tie the sample to buckets and shards
+_CORRECTION = pl.col("role") == Role.CORRECTION.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,10 @@ def sample(examples: pl.DataFrame, app: App) -> Sampled:
 
     With `correction = "weight"` a kept negative weighs 1 / rate; with "logit" all weigh 1 and training shifts the
     logit instead. `kept_rate` is the rate of the row's own class either way.
+
+    A row's weight is one over its chance of being kept, so the expected sum of any loss over rows stays what it was:
+    also in the delayed `labels.mode`s, where a kept correction may follow a dropped negative, and all negatives of one
+    impression stay or go together.
 
     Args:
         examples: with `label` and the app's impression id.
@@ -70,12 +77,17 @@ class _Sample(beam.DoFn):
         fates = settled.fates
         if sampled.dropped.height:
             gone = sampled.dropped.select(origin="_origin", line="_line", stream=pl.lit("impressions"), _gone=True)
+            gone = gone.unique()  # one impression may have several rows
             fates = fates.join(gone, on=["stream", "origin", "line"], how="left", maintain_order="left").select(
                 *(name for name in FATES if name != "outcome"),
                 outcome=pl.when("_gone").then(pl.lit("sampled_out")).otherwise("outcome"),
             )
-        Metrics.counter("rocket", "ctr_sample_examples_total").inc(sampled.kept.height)
-        Metrics.counter("rocket", "ctr_sample_sampled_out_total").inc(sampled.dropped.height)
+        once = counts_once(self._app.config.labels.mode)
+        examples, corrections = (sampled.kept.filter(rows).height for rows in (once, _CORRECTION))
+        Metrics.counter("rocket", "ctr_sample_examples_total").inc(examples)
+        Metrics.counter("rocket", "ctr_sample_corrections_total").inc(corrections)
+        Metrics.counter("rocket", "ctr_sample_ended_total").inc(sampled.kept.height - examples - corrections)
+        Metrics.counter("rocket", "ctr_sample_sampled_out_total").inc(sampled.dropped.filter(once).height)
         yield Settled(sampled.kept, fates)
 
 

@@ -16,10 +16,10 @@ from contracts.app import App
 from contracts.errors import CorruptError, RocketError
 from contracts.features import STATEFUL, Feature
 from contracts.serving import AdResponse, Problem, Score
-from contracts.weights import Weights
+from contracts.weights import WeightManifest, Weights
 from nodes.catalogue import Catalogue
 from nodes.featurize import Featurizer, fill_serving_defaults
-from nodes.light_numpy import LightNet, sigmoid
+from nodes.light_numpy import LightNet, chance
 from nodes.read_requests import Asked, RequestReader
 from nodes.verify_weights import check_schema
 
@@ -87,14 +87,21 @@ class LightScorer:
         self._lent = sorted({name for f in others for name in f.inputs if name in known})
         self._of_request, self._of_candidate = _Filled(mine), _Filled(others)
         self._net: LightNet | None = None
+        self._link = weights.manifest.link if weights else "sigmoid"
         if weights is not None:
             check_schema(weights.manifest, app.schema_id)
             try:
                 self._net = LightNet(app.layout, weights.arrays, frozenset(f.name for f in mine))
+                chance(np.empty(0), self._link)
             except CorruptError as error:
                 raise CorruptError(
                     f"version {weights.manifest.version} of model '{weights.manifest.model}': {error}"
                 ) from None
+
+    @property
+    def manifest(self) -> WeightManifest | None:
+        """Of the version that answers; None: the prior does."""
+        return self._manifest
 
     @property
     def version(self) -> int | None:
@@ -147,7 +154,7 @@ class LightScorer:
                 logit[good_B] = self._logits_of(asked, good_R, good_B)
             except RocketError as error:  # a feature kind of the user's own may refuse a value
                 self._one_by_one(asked, logit, good_B, error)
-        return logit, sigmoid(logit)
+        return logit, chance(logit, self._link)
 
     def _logits_of(self, asked: Asked, good_R: np.ndarray, good_B: np.ndarray) -> np.ndarray:
         requests, candidates, request_of = asked.requests, asked.candidates, asked.request_of

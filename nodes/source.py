@@ -1,7 +1,7 @@
-"""Events of one file, read once from front to back: decoded, checked, and judged late or not.
+"""Events of one file or partition, read once from front to back: decoded, checked, and judged late or not.
 
 Lateness is a property of the log, so it is decided here, before any runner sees a row: an event is late when its time
-is more than `ingest.disorder_s` behind the largest plausible event time earlier in its own file.
+is more than `ingest.disorder_s` behind the largest plausible event time earlier in its own file or partition.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +20,8 @@ from contracts.rowcheck import reasons
 from nodes.decode import decode
 from nodes.lines import read_lines
 
-_BEFORE_ALL = -(2**62)  # no event time seen yet: nothing is late
+BEFORE_ALL = -(2**62)  #: no event time seen yet: nothing is late
+_TOMBSTONE = {"reason": "no_value", "detail": "the message has no value (a tombstone); send one JSON object a message"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,9 @@ class EventReader:
     State: the largest plausible event time so far, one integer.
     """
 
-    def __init__(self, contract: DataContract, app: App, *, stream: str, origin: str) -> None:
+    def __init__(
+        self, contract: DataContract, app: App, *, stream: str, origin: str, newest_ms: int = BEFORE_ALL
+    ) -> None:
         """Compile the checks.
 
         Args:
@@ -45,6 +48,7 @@ class EventReader:
             app: its `ingest` section gives time bounds, disorder and the largest event.
             stream: "impressions" or "clicks".
             origin: the file or topic:partition, for dead letters and the ledger.
+            newest_ms: the largest plausible event time before the first line that it will be given.
 
         Raises:
             ContractError: the contract has no event_time, or a rule that cannot be compiled.
@@ -60,7 +64,29 @@ class EventReader:
         self._min_ms, self._max_ms = _epoch_ms(self._ingest.event_time_min), _epoch_ms(self._ingest.event_time_max)
         self._plausible = pl.col(self._time).is_between(self._min_ms, self._max_ms)
         self._reason = pl.when(self._plausible).then(reasons(contract)).otherwise(self._bad_time())
-        self._newest_ms = _BEFORE_ALL
+        self.newest_ms = newest_ms  #: the largest plausible event time so far
+
+    def read_records(self, values: Sequence[bytes | None], offsets: Sequence[int]) -> Read:
+        """The next records of a partition; offsets grow, with gaps where markers stand or compaction took some away.
+
+        A record without a value (a tombstone) is a dead letter.
+
+        Args:
+            values: what the messages hold.
+            offsets: where each stands in its partition: the event's line number.
+        """
+        read = self.read([value or b"" for value in values], first_line=0)
+        places = pl.Series(offsets, dtype=pl.Int64)
+        frame = read.frame.with_columns(_line=places.gather(read.frame["_line"]))
+        dead = read.dead
+        if dead.height:
+            nothing = [value is None for value in values]
+            gone = pl.Series(nothing, dtype=pl.Boolean).gather(dead["line"])
+            dead = dead.with_columns(
+                places.gather(dead["line"]).alias("line"),
+                *(pl.when(gone).then(pl.lit(told)).otherwise(name).alias(name) for name, told in _TOMBSTONE.items()),
+            )
+        return Read(frame, dead)
 
     def read(self, lines: Sequence[bytes], *, first_line: int, whole_bytes: Mapping[int, int] | None = None) -> Read:
         """The next lines of the origin.
@@ -80,14 +106,14 @@ class EventReader:
             whole_bytes=whole_bytes,
         )
         newest = pl.when(self._plausible).then(self._time).cum_max().forward_fill()
-        newest_yet = pl.max_horizontal(newest, pl.lit(self._newest_ms, pl.Int64))  # itself too: it is not behind itself
+        newest_yet = pl.max_horizontal(newest, pl.lit(self.newest_ms, pl.Int64))  # itself too: it is not behind itself
         judged = decoded.frame.with_columns(
             (pl.col(self._time) < newest_yet - self._disorder_ms).alias("_late"),
             newest.alias("_newest"),
             self._reason.alias("_reason"),
         )
         if judged.height and (last := judged["_newest"][-1]) is not None:
-            self._newest_ms = max(self._newest_ms, last)
+            self.newest_ms = max(self.newest_ms, last)
         good = judged.filter(pl.col("_reason").is_null()).drop("_newest", "_reason")
         dead = decoded.dead
         if good.height < judged.height:

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from contracts.errors import CorruptError, SchemaMismatchError
-from contracts.weights import WeightManifest, Weights, digest_of, unpack_array
+from contracts.weights import WeightManifest, Weights, digest_of, plain, unpack_array
 
 #: A manifest is a few kB; a longer one is not ours.
 MAX_MANIFEST_BYTES = 4_194_304
@@ -29,9 +29,9 @@ def manifest_bytes(manifest: WeightManifest) -> bytes:
     1
     """  # fmt: skip
     gate = {name: float(value) if isinstance(value, int | float) else value for name, value in manifest.gate.items()}
-    plain = msgspec.structs.replace(manifest, gate=gate)  # as it will be read back: 1 comes back as 1.0
-    signed = msgspec.structs.replace(plain, digest=digest_of(plain))
-    return json.dumps(msgspec.to_builtins(signed), sort_keys=True, separators=(",", ":")).encode()
+    made = msgspec.structs.replace(manifest, gate=gate)  # as it will be read back: 1 comes back as 1.0
+    signed = msgspec.structs.replace(made, digest=digest_of(made))
+    return json.dumps(plain(signed), sort_keys=True, separators=(",", ":")).encode()
 
 
 def read_manifest(data: bytes, model: str, version: int, schema_id: str | None = None) -> WeightManifest:

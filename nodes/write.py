@@ -39,14 +39,25 @@ class WriteExamples(beam.PTransform[PCollection[FeatureBatch], PCollection[int]]
         return batches | "Write segments" >> beam.ParDo(_WriteSegment(self._folder, self._app))
 
 
+def write_part(folder: Path, rows: pl.DataFrame, prefix: str = "part") -> Path | None:
+    """One Parquet file named by its content, so that the same rows give the same file again; no rows give none.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    if not rows.height:
+        return None
+    path = folder / f"{prefix}-{xxhash.xxh64_hexdigest(to_bytes(rows))}.parquet"
+    write_whole_frame(path, rows)
+    return path
+
+
 class _WritePart(beam.DoFn):
     def __init__(self, folder: str) -> None:
         self._folder = folder
 
     def process(self, rows: pl.DataFrame) -> Iterator[int]:
-        if rows.height:
-            name = xxhash.xxh64_hexdigest(to_bytes(rows))  # a bundle that runs again writes the same file again
-            write_whole_frame(Path(self._folder) / f"part-{name}.parquet", rows)
+        if write_part(Path(self._folder), rows) is not None:
             yield rows.height
 
 

@@ -1,12 +1,16 @@
 """Fixtures that every test may use."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from contracts.app import App, load_app
+
+if TYPE_CHECKING:
+    from tests.kafka_broker import KafkaBroker
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -46,3 +50,31 @@ def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
     with EmbeddedValkey(tmp_path_factory.mktemp("valkey")) as valkey:
         yield valkey.url
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator["KafkaBroker"]:
+    """A real Kafka for the whole session; each test takes topic names of its own, and none kills it."""
+    from tests.kafka_broker import KafkaBroker, needs_kafka
+
+    needs_kafka()
+    broker = KafkaBroker(tmp_path_factory.mktemp("kafka"))
+    yield broker
+    broker.remove()
+
+
+@pytest.fixture
+def own_kafka(tmp_path: Path) -> Iterator[Callable[[], "KafkaBroker"]]:
+    """Starts a Kafka of the test's own, which it may kill, stop and start again."""
+    from tests.kafka_broker import KafkaBroker, needs_kafka
+
+    needs_kafka()
+    started: list[KafkaBroker] = []
+
+    def start() -> KafkaBroker:
+        started.append(KafkaBroker(tmp_path / f"kafka-{len(started)}"))
+        return started[-1]
+
+    yield start
+    for broker in started:
+        broker.remove()

@@ -70,6 +70,8 @@ def random_examples(app: App, rows: int, seed: int = 0, *, step_ms: int = 1000) 
         "label": label,
         "weight": np.ones(rows, np.float32),
         "kept_rate": np.ones(rows, np.float32),
+        "role": np.zeros(rows, np.uint8),
+        "elapsed_s": np.where(label > 0, 5, 600).astype(np.float32),
     }
     schema = example_schema(app.features)
     return pl.DataFrame({name: pl.Series(columns[name], dtype=dtype) for name, dtype in schema.items()})

@@ -76,7 +76,8 @@ def _minibatch(buckets: list[int], seed: int) -> Batch:
     ]
     label_B = torch.from_numpy((draw.random(_BATCH) < 0.2).astype(np.float32))
     ids_BF = torch.from_numpy(np.stack(columns, axis=1).astype(np.int64))
-    return Batch(ids_BF, torch.zeros(_BATCH, 0), (), label_B, torch.ones(_BATCH), torch.zeros(_BATCH))
+    nothing_B, role_B = torch.zeros(_BATCH), torch.zeros(_BATCH, dtype=torch.uint8)
+    return Batch(ids_BF, torch.zeros(_BATCH, 0), (), label_B, torch.ones(_BATCH), nothing_B, role_B, nothing_B)
 
 
 class _SparseAdamPeer:

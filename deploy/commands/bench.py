@@ -16,7 +16,8 @@ app = typer.Typer(add_completion=False)
 
 
 def _stages() -> list[str]:
-    return sorted(path.stem for path in Path(benches.__path__[0]).glob("*.py") if path.stem != "__init__")
+    stems = [path.stem for path in Path(benches.__path__[0]).glob("*.py")]
+    return sorted(stem.replace("_", "-") for stem in stems if stem != "__init__")
 
 
 def _rows(figures: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
@@ -44,7 +45,7 @@ def bench(
         raise RocketError(f"no stage '{stage}' to measure; {did_you_mean(stage, stages)}")
     figures: dict[str, Any] = {}
     for name in stages if stage == "all" else [stage]:
-        figures[name] = importlib.import_module(f"deploy.benches.{name}").run(quick)
+        figures[name] = importlib.import_module(f"deploy.benches.{name.replace('-', '_')}").run(quick)
         table = Table("figure", "value", title=f"rocket bench {name}", title_justify="left")
         for row in _rows(figures[name]):
             table.add_row(*row)

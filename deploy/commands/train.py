@@ -1,23 +1,31 @@
 """`rocket train`: co-train booster and light net on an example log; checkpoint and publish."""
 
 import json
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from contracts.app import App
 from contracts.errors import ContractError
+from contracts.stores import WeightStore
 from deploy.progress import TerminalProgress
-from flows import train as flow
 from flows.settings import load_app_with_settings
+from nodes.hasty_weights import HastyWeights
+from nodes.kafka_url import is_kafka_url
 from nodes.weight_stores import open_weights
 
 app = typer.Typer(add_completion=False)
+_BROKER_S = 5.0  # SIGTERM is answered within 10 s
+_RESTORE_S = 60.0  # a large checkpoint
+_STORE_S = 2.0  # training is held back that long by a store that hangs, once
 
 
 def instant_ms(text: str) -> int:
@@ -39,12 +47,23 @@ def instant_ms(text: str) -> int:
 
 
 @contextmanager
-def _stopped_by_signals() -> Iterator[threading.Event]:
+def stopped_by_signals() -> Iterator[threading.Event]:
     """An event that SIGTERM and Ctrl-C set: the minibatch at hand ends, a checkpoint is written, the exit is clean."""
     stop = threading.Event()
     before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """While nothing has begun there is nothing to save: SIGTERM and Ctrl-C end the process at once, cleanly."""
+    before = {number: signal.signal(number, lambda *_: os._exit(0)) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -56,7 +75,7 @@ def _note(figures: Mapping[str, Any]) -> str:
 
 @app.command()
 def train(
-    examples: Annotated[Path, typer.Option(help="The example log's folder, as `rocket ingest` writes it.")],
+    examples: Annotated[str, typer.Option(help="The example log: a folder, or kafka://host:port/topic.")],
     checkpoints: Annotated[
         Path, typer.Option(help="Folder of this trainer's checkpoints; it goes on from the newest.")
     ],
@@ -66,12 +85,20 @@ def train(
     weights: Annotated[
         str | None, typer.Option(help="Publish to redis://host:port, or to the folder of an embedded Valkey.")
     ] = None,
+    live: Annotated[bool, typer.Option("--live", help="Follow a log that grows, until SIGTERM.")] = False,
+    metrics_port: Annotated[
+        int | None, typer.Option("--metrics-port", min=0, max=65535, help="With --live: /metrics on 127.0.0.1.")
+    ] = None,
     until: Annotated[str | None, typer.Option(help="Hold out examples from that time on: ISO, or epoch ms.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Train anew, whatever checkpoints stand there.")] = False,
     sets: Annotated[list[str] | None, typer.Option("--set", help="section.key=value, over the app's file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The last line of stdout is one JSON object.")] = False,
 ) -> None:
     """Learn the log in one pass; SIGTERM ends it with a checkpoint, and the same command goes on from there."""
+    if live and until is not None:
+        raise typer.BadParameter("--live never ends, so nothing can be held out; leave --until away")
+    if metrics_port is not None and not live:
+        raise typer.BadParameter("--metrics-port needs --live")
     loaded = load_app_with_settings(app_name, sets)
     until_ms = None if until is None else instant_ms(until)
     publish = loaded.config.publish
@@ -80,21 +107,77 @@ def train(
         if weights is None
         else open_weights(weights, loaded.name, schema_id=loaded.schema_id, keep=publish.keep, ttl_s=publish.ttl_s)
     )
-    with _stopped_by_signals() as stop, TerminalProgress() as progress, opened as store:
+    where = examples if is_kafka_url(examples) else Path(examples)
+    with _ended_by_signals():  # torch takes seconds
+        from flows import train as bounded
+
+    with stopped_by_signals() as stop, TerminalProgress() as progress, opened as store:
         progress.stage("train")
-        figures = flow.run(
-            loaded,
-            examples,
-            checkpoints,
-            store=store,
-            until_ms=until_ms,
-            resume=not fresh,
-            on_progress=lambda done, total, shown: progress.advance(done, total, _note(shown)),
-            stop=stop,
-        )
+        if live:
+            figures = _follow(loaded, where, checkpoints, store, stop, progress, metrics_port, resume=not fresh)
+        else:
+            figures = bounded.run(
+                loaded,
+                where,
+                checkpoints,
+                store=store,
+                until_ms=until_ms,
+                resume=not fresh,
+                on_progress=lambda done, total, shown: progress.advance(done, total, _note(shown)),
+                stop=stop,
+            )
     if as_json:
         print(json.dumps(figures))
         return
+    _say_live(figures, checkpoints) if live else _say(figures, checkpoints)
+
+
+def _follow(
+    app: App,
+    where: str | Path,
+    checkpoints: Path,
+    store: WeightStore | None,
+    stop: threading.Event,
+    progress: TerminalProgress,
+    metrics_port: int | None,
+    *,
+    resume: bool,
+) -> dict[str, Any]:
+    """Live training; a broker that does not answer must not hold back the answer to SIGTERM."""
+    from flows import train_live
+    from nodes.example_logs import open_examples
+    from nodes.metrics_http import Metrics
+    from nodes.train_metrics import TrainMetrics
+
+    with Metrics("train") as metrics:
+        metrics.heartbeat(may_take_s=_RESTORE_S)
+        if metrics_port is not None:
+            print(f"metrics on http://127.0.0.1:{metrics.listen(metrics_port)}/metrics", file=sys.stderr)
+        measured = TrainMetrics(metrics)
+
+        def on_beat(figures: dict[str, Any]) -> None:
+            progress.advance(figures["position"], note=_note(figures["progressive"]))
+            measured(figures)
+            metrics.heartbeat()
+            metrics.ready(True)
+
+        kafka = app.config.kafka.model_copy(
+            update={"request_timeout_s": min(app.config.kafka.request_timeout_s, _BROKER_S)}
+        )
+        with closing(open_examples(where, app, kafka)) as log:
+            return train_live.run(
+                app,
+                log,
+                checkpoints,
+                called=str(where),
+                stop=stop,
+                store=None if store is None else HastyWeights(store, patience_s=_STORE_S),
+                resume=resume,
+                on_beat=on_beat,
+            )
+
+
+def _say(figures: Mapping[str, Any], checkpoints: Path) -> None:
     print(
         f"{figures['examples']:,} examples learnt, {figures['pending']:,} pending, {figures['held_out']:,} held out, "
         f"{figures['redelivered']:,} refused as trained before"
@@ -107,3 +190,15 @@ def train(
     for decision in figures["decisions"]:
         if decision["outcome"] == "held":
             print(f"held at row {decision['position']:,}: {decision['reason']}")
+
+
+def _say_live(figures: Mapping[str, Any], checkpoints: Path) -> None:
+    held = ", ".join(f"{count} held ({kind})" for kind, count in sorted(figures["held"].items()))
+    print(
+        f"stopped at row {figures['position']:,}: {figures['examples']:,} examples learnt, {figures['pending']:,} "
+        f"pending, {figures['redelivered']:,} refused as trained before"
+    )
+    print(
+        f"{figures['checkpoints']} checkpoints written to {checkpoints}, {figures['versions']} versions published"
+        + (f", {held}" if held else "")
+    )

@@ -37,8 +37,10 @@ class StreamingFeatures:
     set of key columns and 24 + 4 x length bytes a `recent` feature: it grows with the number of keys, not of rows.
     """
 
-    def __init__(self, app: App) -> None:
-        self._schema_id, self._wait_ms = app.schema_id, round(app.config.labels.wait_s * 1000)
+    def __init__(self, app: App, *, corrected: bool = False) -> None:
+        """The features of `app`; `corrected` where labels may change within the wait, its last millisecond included."""
+        self._schema_id, self._wait_ms = app.schema_id, round(app.config.labels.wait_s * 1000) + corrected
+        self._of_impression = ["_of"] if corrected else []
         self._time = app.impressions.role("event_time")
         self._features = tuple(feature for feature in app.features if feature.kind in STATEFUL)
         self._keys = tuple(dict.fromkeys(feature.columns for feature in self._features))
@@ -77,11 +79,19 @@ class StreamingFeatures:
             pl.col(self._time).alias(_PENDING_TIME),
             pl.col("label").cast(pl.Int64).alias(_PENDING_LABEL),
             *(_key(columns).alias(_key_name(columns)) for columns in self._keys),
+            *self._of_impression,
         ).with_columns(featurize(frame, self._of).rename(_item_name))
         times = new[_PENDING_TIME].to_numpy()
         settling = self._settled_by(new, int(times[-1]))
         num_settled = np.searchsorted(settling[_PENDING_TIME].to_numpy(), times - self._wait_ms, side="right")
         return self._computed(settling, num_settled, new)
+
+    def correct(self, impressions: pl.Series) -> None:
+        """Make rows positive that have not settled: those whose `_of` (u64, beside the columns pushed) is given."""
+        if impressions.len():
+            clicked = pl.col("_of").is_in(impressions.implode())
+            label = pl.when(clicked).then(1).otherwise(pl.col(_PENDING_LABEL)).cast(pl.Int64)
+            self._pending = [frame.with_columns(label.alias(_PENDING_LABEL)) for frame in self._pending]
 
     def _check(self, frame: pl.DataFrame) -> None:
         for column in dict.fromkeys([self._time, "label", *(name for columns in self._keys for name in columns)]):

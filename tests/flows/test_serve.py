@@ -1,70 +1,24 @@
 """The scorer's loop over an event log: every request answered, from one version, before it is committed."""
 
-import json
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
-import msgspec
-import numpy as np
 import pytest
 
-from contracts.app import App, load_app
+from contracts.app import App
 from contracts.errors import StoreError
-from contracts.serving import AdResponse
 from contracts.stores import Record
 from flows.serve import answer, serve
-from nodes.fake_traffic import light_arrays, requests
 from nodes.fakes import ManualClock, MemoryLog, MemoryWeights
-from nodes.light_numpy import sigmoid
-from nodes.publish import Publisher
 from nodes.refresh import Refresher
 from nodes.score import LightScorer
+from tests.flows.serving import EndingLog, ask, pctr_of, publish, responses_of, serve_all, small_app
 
 
 @pytest.fixture(scope="module")
 def app() -> App:
-    return load_app("adsim", {"model": {"embedding_dim": 1, "light": {"hidden": [2]}}})
-
-
-def publish(app: App, store: MemoryWeights, number: int, clock: Callable[[], int] = lambda: 0) -> None:
-    """A version that scores everything with the logit -number / 100, so that an answer proves its version."""
-    arrays = {name: np.zeros_like(array) for name, array in light_arrays(app).items()}
-    arrays["bias"] = np.array([-number / 100], np.float32)
-    publisher = Publisher(app, store, clock, force=True)
-    publisher.offer(arrays, position=number, step=number, trained_until_ms=number)
-    publisher.finish()
-
-
-def pctr_of(version: int) -> float:
-    return float(sigmoid(np.array([np.float16(-version / 100)], np.float64))[0])
-
-
-def ask(app: App, count: int, seed: int = 0) -> list[bytes]:
-    """Requests with a second to live."""
-    return [json.dumps(json.loads(line) | {"tmax": 1000}).encode() for line in requests(app, count, 3, seed)]
-
-
-def responses_of(log: MemoryLog) -> list[AdResponse]:
-    return [msgspec.json.decode(record.value, type=AdResponse) for record in log.records]
-
-
-class EndingLog(MemoryLog):
-    """Sets `stop` when there is nothing left to poll."""
-
-    stop: threading.Event
-
-    def poll(self, max_wait_ms: int, max_records: int) -> Any:
-        found = super().poll(0, max_records)
-        if not found:
-            self.stop.set()
-        return found
-
-
-def serve_all(app: App, asked: EndingLog, answered: MemoryLog, store: MemoryWeights, **more: Any) -> dict[str, Any]:
-    asked.stop = threading.Event()
-    return serve(app, asked, answered, store, stop=asked.stop, clock_ms=more.pop("clock_ms", ManualClock(5)), **more)
+    return small_app()
 
 
 def test_every_request_is_answered_and_committed(app: App) -> None:
@@ -239,17 +193,3 @@ def test_nothing_leaves_after_its_deadline_unless_it_says_so(app: App, times: tu
 def test_a_record_without_a_timestamp_has_no_deadline(app: App) -> None:
     (response,) = answer(LightScorer(app, None), [Record(None, ask(app, 1)[0])], ManualClock(10**13))
     assert response.source == "prior"
-
-
-def test_correlation_cloudevents_and_trace_headers_come_back_and_no_others(app: App) -> None:
-    kept = (
-        ("kafka_correlationId", b"\x01"),
-        ("kafka_replyTopic", b"answers"),
-        ("ce_id", b"e1"),
-        ("traceparent", b"00-a"),
-    )
-    asked, answered = EndingLog(clock_ms=ManualClock(5)), MemoryLog()
-    other = (("cookie", b"x"), ("ce_huge", b"x" * 5000))
-    asked.append([Record(b"key", ask(app, 1)[0], (*kept, *other))])
-    serve_all(app, asked, answered, MemoryWeights("adsim"))
-    assert (answered.records[0].key, answered.records[0].headers) == (b"key", kept)

@@ -15,6 +15,7 @@ from flows.train_start import first_row_at
 from model.checkpoint import load_newest
 from model.checkpoint_manifest import names
 from model.fence import claim_epoch
+from nodes.example_log import ExampleDirectory
 from nodes.weight_stores import open_weights
 from tests.random_examples import START_MS, random_examples, small_app, write_log
 
@@ -56,7 +57,7 @@ def test_rows_from_until_on_are_held_out(app: App, log: Path, tmp_path: Path) ->
 
 @pytest.mark.parametrize("row", [0, 1, 299, 300, 301, 777, 1499, 1500])
 def test_the_held_out_part_begins_at_the_first_row_that_late(app: App, log: Path, row: int) -> None:
-    opened = train.ExampleDirectory(log)
+    opened = ExampleDirectory(log)
     assert first_row_at(opened, 1500, START_MS + row * 1000, app.schema_id) == row
     assert first_row_at(opened, 1500, START_MS + row * 1000 - 1, app.schema_id) == row
 

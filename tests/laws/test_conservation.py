@@ -7,10 +7,11 @@ import pytest
 from contracts.app import load_app
 from contracts.errors import CorruptError
 from contracts.events import Fate
+from contracts.segments import ORDER, Role
 from flows import ingest
 from nodes.join_clicks import _SettleAll
 from nodes.simulate import Faults, simulate
-from tests.flows.ingest_files import fates
+from tests.flows.ingest_files import example_rows, fates
 
 FAULTS = Faults(duplicates=0.05, late=0.02, orphans=0.02, malformed=0.02)
 APP = load_app("adsim", {"sampling": {"negative_keep_rate": 0.5}, "ingest": {"chunk_rows": 700, "segment_rows": 256}})
@@ -55,6 +56,28 @@ def test_each_accepted_impression_is_an_example_or_sampled_out(ingested):
         fates(out).filter(fate="accepted", stream="clicks")["outcome"].null_count()
         == figures["streams"]["clicks"]["accepted"]
     )
+
+
+@pytest.mark.parametrize("mode", ["fake_negative", "dfm"])
+def test_corrections_are_counted_apart_and_are_the_clicks_that_came_after_the_first_row(ingested, tmp_path, mode):
+    (impressions, clicks), told, *_ = ingested
+    labels = {"mode": mode, "observe_s": 8}
+    app = load_app("adsim", {"labels": labels, "ingest": {"chunk_rows": 700, "segment_rows": 256}})
+    figures = ingest.run(app, [impressions], [clicks], tmp_path / "out")
+    assert figures["streams"]["impressions"]["accepted"] == figures["examples"] + figures["waiting"]
+    log = example_rows(tmp_path / "out", app)
+    roles = log.group_by("role", "label").len()
+    rows = {(role, label): count for role, label, count in roles.rows()}
+    positives = rows.get((Role.SETTLED, 1), 0)
+    assert figures["examples"] == positives + rows[Role.PROVISIONAL, 0]
+    assert figures["corrections"] == rows[Role.CORRECTION, 1] > 50
+    assert figures["corrections"] + positives == figures["streams"]["clicks"]["accepted"]
+    ends = rows.get((Role.SETTLED, 0), 0)
+    assert figures["ended"] == ends == (rows[Role.PROVISIONAL, 0] - figures["corrections"] if mode == "dfm" else 0)
+    assert log["example_id"].n_unique() == log.height
+    order = log.select(ORDER)
+    assert order.equals(order.sort(ORDER)), "the log stands in its order"
+    assert told["expected"]["impressions"]["accepted"] == figures["streams"]["impressions"]["accepted"]
 
 
 def test_what_the_simulator_planted_is_what_ingest_found(ingested):

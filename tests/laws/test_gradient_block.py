@@ -43,7 +43,7 @@ def felt(term: str, *, booster: str, hint: str, sharing: str, block: bool, updat
         parameter.grad = None
     judged = nets.learn(batch, nullcontext())
     assert judged.booster_B is not None
-    told = batch[3:]  # label, weight, logit shift
+    told = batch[3:6]  # label, weight, logit shift
 
     def total(light: torch.Tensor, booster: torch.Tensor | None, weight: float) -> torch.Tensor:
         given = {"hint": HINTS[hint], "hint_weight": weight, "gradient_block": block}

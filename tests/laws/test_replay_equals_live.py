@@ -4,12 +4,17 @@ import json
 import random
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from contracts.app import load_app
 from flows import ingest
+from nodes.example_log import ExampleDirectory
+from nodes.ledger import read_fates
 from nodes.simulate import Faults, simulate
 from tests.flows.ingest_files import example_rows, write_lines
+from tests.laws.live_stream import live_once
+from tests.live_world import Disk, expected, follow, told, topics_of
 
 CLEAN = Faults(duplicates=0.03, late=0.0, orphans=0.01, malformed=0.0, disorder_s=20.0)
 
@@ -67,3 +72,43 @@ def test_the_same_events_in_several_files_give_the_same_rows(events, rows, tmp_p
             draw.choice(parts).append(line)
         files[name] = [write_lines(tmp_path / f"{name}{n}.ndjson", part) for n, part in enumerate(parts)]
     assert rows_of(tmp_path / "out", files).equals(rows)
+
+
+LIVE_APP = load_app(
+    "adsim",
+    {
+        "labels": {"wait_s": 10, "dedupe_s": 25},
+        "ingest": {"disorder_s": 4, "shards": 2, "segment_rows": 7, "chunk_rows": 21},
+        "sampling": {"negative_keep_rate": 0.7},
+        "live": {"slot_s": 3, "position_every_s": 1},
+    },
+)
+
+
+def test_following_topics_through_a_kill_gives_what_reading_them_at_once_gives(tmp_path):
+    draw = random.Random(7)
+    topics = topics_of(draw, 40, 2)
+    with pytest.raises(Exception, match="killed"):
+        live_once(LIVE_APP, topics, tmp_path, draw, 24)
+    stood = ExampleDirectory(tmp_path / "examples").rows()
+    assert list((tmp_path / "positions").glob("position-*.bin"))
+    live_once(LIVE_APP, topics, tmp_path, draw, None)
+    rows, fates = expected(LIVE_APP, topics)
+    assert 0 < stood < rows.height
+    assert example_rows(tmp_path, LIVE_APP).equals(rows)
+    assert told(read_fates(tmp_path / "fates").sort("stream", "origin", "line")).equals(told(fates))
+
+
+def test_going_on_from_any_position_gives_the_same_log():
+    """Each position that a run wrote, as if the run had been killed behind it, with the rows after it and without."""
+    draw = random.Random(8)
+    topics = topics_of(draw, 60, 2)
+    whole = follow(LIVE_APP, topics, 3000, draw, crashes=0)
+    rows, fates = expected(LIVE_APP, topics)
+    assert pl.concat(whole.log).equals(rows)
+    assert len(whole.positions) > 4
+    for row, position in whole.positions.items():
+        stands = rows.head(draw.randint(row, rows.height))
+        disk = Disk([stands], list(whole.fates), {row: position}, stands.height)
+        assert pl.concat(follow(LIVE_APP, topics, 3000, draw, crashes=0, disk=disk).log).equals(rows), row
+        assert told(disk.all_fates()).equals(told(fates)), row

@@ -84,3 +84,35 @@ def frame(events: list[Event], app: App) -> pl.DataFrame:
     ]
     schema = contract.schema_ | ORIGIN
     return pl.DataFrame([{name: row.get(name) for name in schema} for row in rows], schema=schema)
+
+
+def log_rows(events: list[Event], mode: str, wait_ms: int, observe_ms: int, dedupe_ms: int, disorder_ms: int):
+    """Rows {(impression_id, at, payload, log_ms, role, label, elapsed_s)} that a label mode tells the log."""
+    _, fates = oracle(events, wait_ms, dedupe_ms, disorder_ms)
+    kept = [e for e in events if fates[e.stream, e.line][0] == "accepted"]
+    shown = sorted((e for e in kept if e.stream == "impressions"), key=lambda e: e.order)
+    rows = set()
+    for one in shown:
+        later = [o.at for o in shown if o.impression_id == one.impression_id and o.at > one.at]
+        until = min(later) - disorder_ms if later else one.at + wait_ms + 1
+        clicks = [
+            e.at
+            for e in kept
+            if e.stream == "clicks" and e.impression_id == one.impression_id
+            and one.at - disorder_ms <= e.at < until and e.at <= one.at + wait_ms
+        ]  # fmt: skip
+        clicked = clicks[0] if clicks else None
+        this = (one.impression_id, one.at, one.payload)
+        span = None if clicked is None else clicked - one.at
+        if mode == "wait":
+            rows.add((*this, one.at, 0, int(bool(clicks)), (wait_ms if span is None else max(span, 0)) / 1000))
+            continue
+        if span is not None and span <= observe_ms:
+            rows.add((*this, one.at + observe_ms, 0, 1, max(span, 0) / 1000))
+            continue
+        rows.add((*this, one.at + observe_ms, 1, 0, observe_ms / 1000))
+        if span is not None:
+            rows.add((*this, clicked, 2, 1, span / 1000))
+        elif mode in {"es_dfm", "dfm"}:
+            rows.add((*this, one.at + wait_ms, 0, 0, wait_ms / 1000))
+    return rows

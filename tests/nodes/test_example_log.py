@@ -1,7 +1,12 @@
 """The example log on disk: whole segments, one order, a mark at the end."""
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from contracts.errors import ContractError, CorruptError, SchemaMismatchError, StoreError
 from contracts.names import segment_file
@@ -106,3 +111,41 @@ def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path):
     with pytest.raises(StoreError, match="cannot be written"):
         write_whole(tmp_path / "folder", b"x")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "in the way"]
+
+
+@settings(max_examples=30, deadline=None)
+@given(cuts=st.lists(st.tuples(st.integers(0, 30), st.integers(1, 12)), min_size=1, max_size=12))
+def test_appending_in_any_cuts_again_and_again_gives_each_row_once(cuts):
+    with TemporaryDirectory() as folder:
+        log, rows = ExampleDirectory(Path(folder)), 0
+        for first, height in cuts:
+            part = batch(first, height)
+            if first > rows:
+                with pytest.raises(ContractError, match=f"row {first} comes next"):
+                    log.append(part, "adsim")
+                continue
+            assert log.append(part, "adsim") == max(first + height - rows, 0)
+            rows = max(rows, first + height)
+            assert (log.rows(), rows_of(ExampleDirectory(Path(folder)))) == (rows, list(range(rows)))
+
+
+def test_rows_that_stand_there_must_be_those_that_are_appended(log):
+    other = FeatureBatch(batch(10, 6).frame.with_columns(example_id=pl.col("example_id").reverse()), 10, "s")
+    with pytest.raises(ContractError, match="holds other rows from 10 on"):
+        log.append(other, "adsim")
+    with pytest.raises(SchemaMismatchError, match="written for schema_id s"):
+        log.append(batch(10, 6, "another"), "adsim")
+    assert log.rows() == 12
+
+
+def test_what_is_appended_is_cut_into_segments_that_readers_take(tmp_path):
+    log = ExampleDirectory(tmp_path / "examples")
+    assert log.append(batch(0, 9000), "adsim") == 9000
+    assert [part.frame.height for part in log.read(0)] == [4096, 4096, 808]
+
+
+def test_a_log_that_was_deleted_under_its_writer_is_empty(log):
+    assert log.rows() == 12
+    for path in log.path.iterdir():
+        path.unlink()
+    assert (log.rows(), log.append(batch(0), "adsim"), log.rows()) == (0, 4, 4)

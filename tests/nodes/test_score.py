@@ -308,7 +308,7 @@ def test_no_bytes_crash_the_scorer_and_each_request_is_answered(scorer: LightSco
 def test_the_scorer_loads_neither_torch_beam_pandas_nor_great_expectations() -> None:
     heavy = ["torch", "apache_beam", "pandas", "great_expectations", "sklearn", "scipy"]
     code = (
-        "import sys, nodes.score, flows.score, flows.serve, nodes.weight_stores\n"
+        "import sys, nodes.score, flows.score, flows.serve_kafka, nodes.weight_stores\n"
         f"print([name for name in {heavy} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

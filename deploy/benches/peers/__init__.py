@@ -1,0 +1,1 @@
+"""What Rocket is measured against, where that takes more than a few lines."""

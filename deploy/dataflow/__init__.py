@@ -1,0 +1,1 @@
+"""The flex template of live ingest: its description, its image, and what it launches."""

@@ -1,0 +1,294 @@
+"""Requests in, answers out: an `EventLog` over a Kafka consumer group and a producer.
+
+topic of requests ─▶ poll ─▶ (answer) ─▶ append ─▶ topic of responses, or the reply topic that a request names
+                      ▲                                │ acknowledged
+                      └──────────── commit ◀───────────┘
+"""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from kafka import OffsetAndMetadata, TopicPartition, errors
+from kafka.admin import MemberToRemove
+from kafka.structs import MemberState
+
+from contracts.errors import ContractError, FencedError, RocketError
+from contracts.sections import Kafka
+from contracts.stores import Record
+from nodes.kafka_client import admin, consumer, partitions_of_all, producer
+from nodes.kafka_damage import skip_damage
+from nodes.kafka_errors import speaking
+from nodes.kafka_rebalance import ForgetRevoked
+from nodes.kafka_url import KafkaUrl, parse_kafka_url
+
+_log = logging.getLogger(__name__)
+_REPLY_TOPIC = "kafka_replyTopic"
+_SESSION_MS = 6_000  # a member that is silent that long loses its partitions; brokers take no less by default
+_POLL_INTERVAL_MS = 60_000  # and one that does not poll
+_HEARTBEAT_MS = 1_000
+_JOIN_MS = 500  # a poll of a member without partitions: nothing can come before it has joined
+_LOST_S = 8.0  # a member that has not joined for that long begins anew
+_COMMIT_S = 5.0  # a commit that takes longer is left to the next one
+_CLOSE_S, _CLOSE_AWAY_S = 3.0, 0.5  # with brokers and without
+# The partitions are another member's now: it reads again what was not committed.
+_NOT_OURS = (
+    errors.CommitFailedError,
+    errors.IllegalGenerationError,
+    errors.UnknownMemberIdError,
+    errors.RebalanceInProgressError,
+)
+
+
+class Standing(NamedTuple):
+    """What a member of a group has, and how far it is."""
+
+    partitions: int  #: that it reads
+    lag: int  #: records in them that it has not polled
+
+
+class KafkaLog:
+    """One member of a group of scorers, satisfying `contracts.stores.EventLog`.
+
+    What is polled and not yet committed comes again after a crash, here or at another member: nothing is lost, some is
+    answered twice. While no broker is there, `poll` gives nothing and `append` waits.
+
+    Args:
+        requests: kafka://… URL of the topic that is polled.
+        responses: kafka://… URL of the topic that is written to; on the same brokers.
+        group: name of the consumer group; members share the partitions.
+        kafka: how the brokers are spoken to.
+        reply_topics: names of the topics that a record may ask for with its header kafka_replyTopic.
+        member: a name of this process that it keeps when it is started again: then it has its partitions back at once,
+            and not after six seconds. Two processes with one name fence each other. None: any name.
+        begin: where a group that never committed begins; "latest" passes over what is there already.
+        answer_s: `append` gives up after that long; then nothing of it is written later. None: twice
+            `kafka.request_timeout_s`.
+
+    Raises:
+        ContractError: a URL is none, or the two name different brokers.
+        StoreError: no broker answers, or a topic is missing.
+    """
+
+    def __init__(
+        self,
+        requests: str,
+        responses: str,
+        group: str,
+        kafka: Kafka,
+        *,
+        reply_topics: Iterable[str] = (),
+        member: str | None = None,
+        begin: str = "earliest",
+        answer_s: float | None = None,
+    ) -> None:
+        self.requests, self.responses = parse_kafka_url(requests), parse_kafka_url(responses)
+        if set(self.requests.brokers) != set(self.responses.brokers):
+            raise ContractError(f"{responses}: answers go to the brokers that requests come from, {requests}")
+        self._reply_topics = frozenset(reply_topics)
+        brokers = self.requests.brokers
+        partitions_of_all(brokers, [self.requests.topic, self.responses.topic, *self._reply_topics], kafka)
+        self._done: dict[TopicPartition, int] = {}  # partition -> the offset after the last one polled, to commit
+        self.counts: Counter[str] = (
+            Counter()
+        )  #: commits_failed, damaged, joined_again, partitions_lost, replies_refused
+        self._kafka, self._group, self._member = kafka, group, member
+        self._away = self._fenced = False  # no broker answered last; another process has our name
+        limits = {} if answer_s is None else _within(answer_s)
+        self._delivery_s = (2 * kafka.request_timeout_s if answer_s is None else answer_s) + 1
+        self._producer = producer(brokers, kafka, linger_ms=0, **limits)
+        self._consumer = consumer(
+            brokers,
+            kafka,
+            group_id=group,
+            group_instance_id=member,
+            auto_offset_reset=begin,
+            session_timeout_ms=_SESSION_MS,
+            heartbeat_interval_ms=_HEARTBEAT_MS,
+            max_poll_interval_ms=_POLL_INTERVAL_MS,
+        )
+        self._stable_s = time.monotonic()  # when this member was last in its group, or last joined again
+        self._subscribe()
+        with speaking(str(self.requests)):  # who joins without knowing the partitions has to join twice
+            self._consumer.partitions_for_topic(self.requests.topic)
+
+    def poll(self, max_wait_ms: int, max_records: int) -> Sequence[Record]:
+        """The next records of the partitions that this member has, none after `max_wait_ms` without any.
+
+        Raises:
+            StoreError: the broker refuses for good: rights, the topic was deleted.
+            FencedError: another process has taken this member's name.
+        """
+        with self._speaking(self.requests):
+            try:
+                has_part = bool(self._consumer.assignment())
+                wait_ms = max_wait_ms if has_part else max(max_wait_ms, _JOIN_MS)
+                found = self._consumer.poll(timeout_ms=wait_ms, max_records=max_records)
+                if not found:
+                    self._join_again_where_lost()
+            except errors.CorruptRecordError as error:
+                return self._skip_damage(error)
+            except errors.KafkaError as error:
+                if not error.retriable:
+                    raise
+                return []
+        self._done.update((part, records[-1].offset + 1) for part, records in found.items())
+        return [record_of(each) for records in found.values() for each in records]
+
+    def append(self, records: Sequence[Record]) -> None:
+        """Write each record to the response topic, or to the allowed one that it asks for; returns when all are safe.
+
+        Raises:
+            UnreachableError: not acknowledged within `answer_s`.
+            StoreError: the broker refuses for good.
+            ContractError: a record is larger than `max_message_bytes`.
+        """
+        self._away = True
+        with self._speaking(self.responses):
+            sent = [
+                self._producer.send(self._topic(record), record.value, key=record.key, headers=list(record.headers))
+                for record in records
+            ]
+            for each in sent:
+                each.get(self._delivery_s)
+        self._away = False
+
+    def standing(self, max_wait_s: float = 0.5) -> Standing:
+        """How many partitions this member has, and how far behind it is; asks the brokers.
+
+        Raises:
+            UnreachableError: they do not answer within `max_wait_s`.
+            StoreError: they refuse.
+        """
+        self._away = True
+        max_wait_ms = round(max_wait_s * 1000)
+        with self._speaking(self.requests):
+            mine = list(self._consumer.assignment())
+            asked = mine or [TopicPartition(self.requests.topic, 0)]
+            ends = self._consumer.end_offsets(asked, timeout_ms=max_wait_ms)
+            try:
+                at = {part: self._consumer.position(part, timeout_ms=max_wait_ms) for part in mine}
+            except errors.IllegalStateError:  # taken away between two lines
+                mine, at = [], {}
+        self._away = False
+        return Standing(len(mine), sum(max(0, ends[part] - (at[part] or 0)) for part in mine))
+
+    def commit(self) -> None:
+        """Everything polled so far is done with.
+
+        Where that cannot be said, because the broker is away or the partitions went to another member, the records
+        come again, here or there; `counts` tells how often.
+        """
+        # a copy: the client's thread may take partitions away meanwhile
+        upto = {part: OffsetAndMetadata(offset, "", -1) for part, offset in dict(self._done).items()}
+        if not upto:
+            return
+        with self._speaking(self.requests):
+            try:
+                self._consumer.commit(upto, timeout_ms=round(_COMMIT_S * 1000))
+            except _NOT_OURS as error:
+                self._done.clear()
+                self._missed(error)
+                return
+            except errors.KafkaError as error:
+                if not error.retriable:
+                    raise
+                self._missed(error)  # kept: the next commit says it too
+                return
+        self._done.clear()
+
+    def close(self) -> None:
+        """Leave the group and end the connections, within some seconds even where no broker is there."""
+        patience_s = _CLOSE_AWAY_S if self._away else _CLOSE_S
+        self._consumer.close(autocommit=False, timeout_ms=round(patience_s * 1000))
+        self._producer.close(timeout=patience_s)
+        if self._member is not None and not self._away and not self._fenced:
+            self._leave(self._member)
+
+    def _subscribe(self) -> None:
+        self._consumer.subscribe([self.requests.topic], listener=ForgetRevoked(self._done, self.counts))
+
+    def _skip_damage(self, error: errors.CorruptRecordError) -> list[Record]:
+        skipped = skip_damage(self._consumer, self.requests.brokers, self._kafka)
+        if not skipped:
+            raise error
+        for part, (first, after) in skipped.items():
+            self.counts["damaged"] += after - first
+            _log.warning("%s: offsets %d to %d of partition %d cannot be read (%s) and are passed over",
+                         self.requests, first, after - 1, part.partition, error)  # fmt: skip
+        return []
+
+    def _join_again_where_lost(self) -> None:
+        """Mend a join whose end went by between two polls: the client (3.0.12) would wait for it for ever.
+
+        It happens when a leader learns of new partitions and a poll times out between its two requests.
+        """
+        now_s = time.monotonic()
+        if self._consumer.group_metadata().state == MemberState.STABLE:
+            self._stable_s = now_s
+        elif now_s - self._stable_s > _LOST_S:
+            self._stable_s = now_s
+            self.counts["joined_again"] += 1
+            self._consumer.unsubscribe()
+            self._subscribe()
+
+    @contextmanager
+    def _speaking(self, where: KafkaUrl) -> Iterator[None]:
+        try:
+            with speaking(str(where)):
+                yield
+        except FencedError:
+            self._fenced = True
+            raise
+
+    def _leave(self, member: str) -> None:
+        """A member with a name of its own keeps its partitions when it closes, until it is told to go."""
+        try:
+            with closing(admin(self.requests.brokers, self._kafka)) as client, self._speaking(self.requests):
+                client.remove_group_members(self._group, [MemberToRemove(group_instance_id=member)])
+        except RocketError as error:
+            _log.warning("%s; others have its partitions in %d s", error, _SESSION_MS // 1000)
+
+    def __enter__(self) -> "KafkaLog":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _topic(self, record: Record) -> str:
+        asked = next((value for name, value in record.headers if name == _REPLY_TOPIC), None)
+        if asked is None:
+            return self.responses.topic
+        name = asked.decode("utf-8", "replace")
+        if name in self._reply_topics:
+            return name
+        if name != self.responses.topic:
+            self.counts["replies_refused"] += 1
+        return self.responses.topic
+
+    def _missed(self, error: Exception) -> None:
+        self.counts["commits_failed"] += 1
+        _log.warning("%s: not committed (%s); what was answered may be answered again", self.requests, error)
+
+
+def _within(answer_s: float) -> dict[str, int]:
+    """The producer's own limits, so that what was given up is not written after all."""
+    limit_ms = round(answer_s * 1000)
+    return {"delivery_timeout_ms": limit_ms, "request_timeout_ms": limit_ms * 3 // 4, "max_block_ms": limit_ms}
+
+
+def record_of(found: Any) -> Record:
+    """A record as kafka-python gives it, as ours."""
+    return Record(
+        found.key,
+        found.value or b"",  # a tombstone is an empty request: it is refused, not passed over
+        tuple((name, value or b"") for name, value in found.headers),
+        found.timestamp,
+        found.offset,
+    )

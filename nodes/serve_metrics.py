@@ -1,0 +1,99 @@
+"""What a scorer counts: requests and how they were answered, how long that took, and how fresh its weights are."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from prometheus_client import Counter as Counted
+
+from contracts.serving import AdResponse
+from nodes.metrics_http import Metrics
+from nodes.refresh import Refresher
+
+_BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+
+
+class ServeMetrics:
+    """The metrics of `rocket serve`, each named once; they cost nothing that matters where nobody looks.
+
+    Args:
+        metrics: of this process; its node is "serve".
+        clock_ms: epoch milliseconds, for ages.
+    """
+
+    def __init__(self, metrics: Metrics, clock_ms: Callable[[], int]) -> None:
+        self.metrics, self._clock_ms = metrics, clock_ms
+        self._requests = metrics.counter(
+            "ctr_serve_requests_total", "Requests answered, by what gave the scores.", ["source"]
+        )
+        self._errors = metrics.counter("ctr_serve_errors_total", "Requests answered with an error.", ["code"])
+        self._latency = metrics.histogram(
+            "ctr_serve_latency_seconds", "From a request's record timestamp until its answer is safe."
+        )
+        self._took = metrics.histogram("ctr_serve_scoring_seconds", "Reading, features and net of one micro-batch.")
+        self._batch = metrics.histogram(
+            "ctr_serve_batch_requests", "Requests of one micro-batch.", buckets=_BATCH_BUCKETS
+        )
+        self._retries = metrics.counter(
+            "ctr_serve_append_retries_total", "Times that answers were made again since they could not be written."
+        )
+        self._swaps = metrics.counter("ctr_serve_swaps_total", "Versions swapped in.")
+        self._refused = metrics.counter(
+            "ctr_serve_weights_refused_total", "Versions, or looks at the weight store, that failed.", ["kind"]
+        )
+        self._version = metrics.gauge("ctr_serve_model_version", "Version that answers; 0: the prior does.")
+        self._age = metrics.gauge("ctr_serve_model_age_seconds", "Since that version was made; 0: the prior answers.")
+        self._freshness = metrics.gauge(
+            "ctr_serve_freshness_seconds", "Since the newest event that the version has learnt; 0: the prior answers."
+        )
+        self._lag = metrics.gauge("ctr_serve_lag_records", "Requests of this process's partitions not yet answered.")
+        self._partitions = metrics.gauge("ctr_serve_partitions", "Partitions that this process reads.")
+        self._degraded = metrics.gauge("ctr_serve_degraded", "1 while the brokers do not answer, else 0.")
+        self._told: Counter[str] = Counter()
+
+    def answered(self, sent_ms: Sequence[int], answers: Sequence[AdResponse], safe_ms: int) -> None:
+        """A micro-batch whose answers are safe.
+
+        Args:
+            sent_ms: record timestamp of each request; 0: unknown.
+            answers: one a request.
+            safe_ms: when they were safe, epoch milliseconds.
+        """
+        for source, count in Counter(answer.source for answer in answers if answer.source).items():
+            self._requests.labels(source).inc(count)
+        for code, count in Counter(answer.error.code for answer in answers if answer.error).items():
+            self._errors.labels(code).inc(count)
+        for sent in sent_ms:
+            if sent:
+                self._latency.observe(max(0, safe_ms - sent) / 1000)
+        self._took.observe(max(answer.took_us for answer in answers) / 1e6)
+        self._batch.observe(len(answers))
+
+    def retried(self) -> None:
+        """Answers could not be written for now."""
+        self._retries.inc()
+
+    def weights(self, refresher: Refresher) -> None:
+        """What the background thread has swapped in and refused so far, and how old it is now."""
+        self._grown(self._swaps, "swaps", refresher.swaps)
+        for kind, count in dict(refresher.refused).items():
+            self._grown(self._refused.labels(kind), kind, count)
+        manifest = refresher.scorer.manifest
+        at_ms = self._clock_ms()
+        self._version.set(manifest.version if manifest else 0)
+        self._age.set((at_ms - manifest.created_ms) / 1000 if manifest else 0)
+        self._freshness.set((at_ms - manifest.trained_until_ms) / 1000 if manifest else 0)
+
+    def standing(self, partitions: int, lag_records: int) -> None:
+        """Which part of the requests is this process's, and how many of them wait."""
+        self._partitions.set(partitions)
+        self._lag.set(lag_records)
+
+    def alive(self, trouble: str = "", *, may_take_s: float = 0.0) -> None:
+        """The loop ticks, with or without brokers."""
+        self._degraded.set(bool(trouble))
+        self.metrics.heartbeat(trouble, may_take_s=may_take_s)
+
+    def _grown(self, counter: Counted, key: str, total: int) -> None:
+        """Bring a counter to a total that only grows."""
+        counter.inc(total - self._told[key])
+        self._told[key] = total
