@@ -9,7 +9,7 @@ UV = $(shell command -v uv 2>/dev/null || echo $(VENV)-uv/bin/uv)
 GPU_PACKAGES := torch|triton|nvidia-[a-z0-9-]*|cuda-[a-z0-9-]*
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-long check fmt bench lock clean
+.PHONY: help setup run test test-long test-faults check fmt bench soak lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,6 +41,9 @@ test: check ## everything that CI runs
 test-long: check ## the long forms too: more kills, more random batches
 	$(BIN)/python -m pytest
 
+test-faults: $(READY) ## kill, stop and starve everything under load, in the long form, and prove that the checkers see bugs
+	$(BIN)/python -m pytest tests/faults -m "slow or not slow"
+
 check: $(READY) ## lint, types, import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -53,6 +56,10 @@ fmt: $(READY) ## format and mend what can be mended
 
 bench: $(READY) ## measure every stage against its peers
 	$(BIN)/rocket bench all
+
+MINUTES ?= 15
+soak: $(READY) ## the live loop under steady traffic for MINUTES=15: does anything grow?
+	$(BIN)/python -m deploy.soak --minutes $(MINUTES) --out runs/soak
 
 lock: ## resolve requirements.lock again
 	$(UV) pip compile --quiet --universal --python-version 3.11 --all-extras --group dev --generate-hashes \

@@ -40,19 +40,22 @@ class Basis:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """All that was decided up to the end of a slot stands in the log and the fates; what comes after is decided anew."""
+    """All that was decided up to the end of a slot stands in log and fates; what comes after is decided anew."""
 
     row: int  #: of the example log, the next to be written
     slot_ms_end: int  #: events settled in slots that end at or before it are done with
     last: tuple[int, str] | None  #: event time and impression id of the row before; None before the first
     resume: dict[str, Mark]  #: origin -> where its reading begins
+    reached: dict[str, int]  #: origin -> what lies before that offset had been read when the slot ended
     basis: Basis
     state: bytes  #: of the streaming features after that row
 
     def manifest(self) -> str:
         """All but the state, as one line of JSON.
 
-        >>> here = Position(9, 500, (42, "i"), {"t:0": Mark("t:0", 7, 40)}, Basis("a", "s", {"t": 1}, {}), b"x")
+        >>> here = Position(
+        ...     9, 500, (42, "i"), {"t:0": Mark("t:0", 7, 40)}, {"t:0": 8}, Basis("a", "s", {"t": 1}, {}), b"x"
+        ... )
         >>> Position.of(here.manifest(), b"x") == here
         True
         """
@@ -63,6 +66,7 @@ class Position:
                 "slot_ms_end": self.slot_ms_end,
                 "last": self.last,
                 "resume": [list(self.resume[origin]) for origin in sorted(self.resume)],
+                "reached": self.reached,
                 "app": self.basis.app,
                 "schema_id": self.basis.schema_id,
                 "topics": self.basis.topics,
@@ -88,6 +92,7 @@ class Position:
                 slot_ms_end=int(told["slot_ms_end"]),
                 last=None if told["last"] is None else (int(told["last"][0]), str(told["last"][1])),
                 resume={mark.origin: mark for mark in marks},
+                reached={str(origin): int(offset) for origin, offset in told["reached"].items()},
                 basis=Basis(str(told["app"]), str(told["schema_id"]), dict(told["topics"]), dict(told["settings"])),
                 state=state,
             )

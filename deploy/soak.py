@@ -28,6 +28,7 @@ from flows.settings import load_app_with_settings
 
 _WARM_UP = 1 / 3  # of the traffic: tables fill, allocators settle
 _LOOK_S, _COUNT_S = 5.0, 15.0
+_DRAIN_S = 600.0  # on a machine that has other work the log may have minutes to make up
 
 app = typer.Typer(add_completion=False)
 
@@ -91,7 +92,7 @@ def run(out: Path, *, minutes: float, per_s: float, seed: int, progress: Progres
         RocketError: a part of it failed.
     """
     stack, given = Stack(out / "stack"), [*demo.LIVE, *sets]
-    plan = demo.Plan(seconds=minutes * 60, per_s=per_s, seed=seed)
+    plan = demo.Plan(seconds=minutes * 60, per_s=per_s, seed=seed, drain_s=_DRAIN_S)
     try:
         content = stack.up()
         with (
@@ -157,7 +158,7 @@ def soak(
     out: Annotated[Path | None, typer.Option("--out", help="Keep everything there; by default nothing.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the traffic.")] = 1,
     sets: Annotated[list[str] | None, typer.Option("--set", help="section.key=value over app.toml.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The last line of stdout is one JSON object.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The last line of stdout is one JSON object.")] = False,  # noqa: FBT002  # as typer takes it
 ) -> None:
     """Run the live loop under steady traffic; exit 1 where an example was lost or doubled."""
     with tempfile.TemporaryDirectory(prefix="soak-") as scratch, TerminalProgress() as progress:
@@ -165,10 +166,10 @@ def soak(
         figures = run(folder, minutes=minutes, per_s=per_s, seed=seed, progress=progress, sets=sets or [])
     _tables(figures, Console(stderr=as_json))
     live = figures["live"]
-    print(
+    typer.echo(
         f"{live['impressions_per_s']:.0f} impressions/s, {live['lost']} lost, {live['doubled']} doubled, "
         f"{'exact' if live['exact'] else 'NOT exact'}, {live['unanswered']} of {live['requests']} requests unanswered",
-        file=sys.stderr if as_json else sys.stdout,
+        err=as_json,
     )
     if as_json:
         typer.echo(json.dumps(figures))
@@ -180,5 +181,5 @@ if __name__ == "__main__":
     try:
         app()
     except RocketError as error:
-        print(f"rocket: {error}", file=sys.stderr)
+        typer.echo(f"rocket: {error}", err=True)
         sys.exit(1)

@@ -55,7 +55,7 @@ def wire(checked: Checked, app: App, follow: FollowLog | None = None) -> Ingeste
         follow: None settles bounded input at once. Else events settle slot by slot as event time passes, and this puts
             them into log order; it writes fates and dead letters itself.
     """
-    join = JoinClicks(app) if follow is None else JoinClicks(app, slot_ms_of(app), follow.from_ms)
+    join = JoinClicks(app) if follow is None else JoinClicks(app, slot_ms_of(app), follow.position)
     sampled = checked.events | "Join clicks" >> join | "Sample" >> SampleNegatives(app)
     rows = sampled | "Featurize" >> Featurize(app)
     settled = sampled | "Take fates" >> beam.Map(lambda settled: settled.fates).with_output_types(pl.DataFrame)

@@ -181,6 +181,7 @@ class _Job:
         }
         if ended:
             figures |= figures_of(counted) if position is None and counted else _figures_of_fates(root / "fates")
+            figures["ended"] = True  # of the run; that of the rows is a count
             self._finish(log, figures)
         return figures
 

@@ -88,8 +88,8 @@ class _AddStreaming(beam.DoFn):
     def finish_bundle(self) -> None:
         if self._ahead:
             raise ContractError(
-                f"streaming features: row {self._log.next_row} of the example log never came, but row {min(self._ahead)} "
-                "did; run a bounded ingest on --runner=FnApiRunner"
+                f"streaming features: row {self._log.next_row} of the example log never came, but row "
+                f"{min(self._ahead)} did; run a bounded ingest on --runner=FnApiRunner"
             )
 
 

@@ -3,6 +3,7 @@
 import struct
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from contracts.segments import FeatureBatch
 from nodes import log_progress
 from nodes.chunks import Chunk, ChunkCoder
 from nodes.journaled import JOURNAL, SNAPSHOT, TOKEN, Held, Journaled
-from nodes.log_tail import LogTail, replay_from_ms
+from nodes.log_tail import LogTail
 from nodes.positions import position_file, read_position, write_position
 from nodes.write import write_part
 
@@ -224,8 +225,8 @@ class FollowLog(beam.PTransform[PCollection[Chunk], PCollection[FeatureBatch]]):
             clock: seconds that never go back.
         """
         super().__init__()
-        #: Events before it are not needed again: what `JoinClicks` is given.
-        self.from_ms = None if position is None else replay_from_ms(app, position.slot_ms_end)
+        #: What `JoinClicks` is given; its state, which may be large, stays on the disk.
+        self.position = None if position is None else replace(position, state=b"")
         self._every_s = app.config.live.position_every_s
         at = None if position is None else str(position_file(folder / "positions", position.row))
         # The file is gone after a while: so the first snapshot holds what it gave.

@@ -198,6 +198,8 @@ class Joiner:
     def _accept(self, due_ms: int) -> pl.DataFrame:
         """Accept the first impression of each id, and the first beyond `dedupe_ms` after it; the duplicates' fates."""
         now = self._undecided.take(due_ms)
+        if not now.height:
+            return _NO_FATES
         keys = now.select(pl.col(self._id).alias("_id"), pl.col(self._at).alias("_at"), *_ROW).with_row_index("_row")
         before = self._accepted.find(keys["_id"]).select("_id", "_at", "_hash")
         rivals = pl.concat([before, keys], how="diagonal").sort("_id", "_at", *_ROW)
@@ -209,6 +211,8 @@ class Joiner:
         new = judged.filter("_accepted")
         self._accepted.add(new)
         self._waiting.add(now[new["_row"]])
+        if new.height == now.height:
+            return _NO_FATES
         repeats = judged.filter(~pl.col("_accepted"))
         same = pl.when(pl.col("_hash") == pl.col("_kept_hash")).then(pl.lit("same_payload"))
         other = (
@@ -222,6 +226,9 @@ class Joiner:
 
         A click no later than `sure_ms` within the wait of its impression can be claimed by no other one.
         """
+        soon_ms = max(due_ms - self.disorder_ms, sure_ms)
+        if not (self._clicks[self._clicked_at] <= soon_ms).any():
+            return _NO_FATES
         met = (
             self._clicks.with_columns(_reach=pl.col(self._clicked_at) + self.disorder_ms)
             .sort("_reach")
@@ -276,6 +283,8 @@ class Joiner:
         reason: pl.Expr | None = None,
         outcome: pl.Expr | None = None,
     ) -> pl.DataFrame:
+        if not rows.height:
+            return _NO_FATES
         name, at = (self._id, self._at) if stream == "impressions" else (self._click_id, self._clicked_at)
         nothing = pl.lit(None, pl.String)
         return rows.select(

@@ -15,10 +15,12 @@ from apache_beam.utils.timestamp import Timestamp
 
 from contracts.app import App
 from contracts.buckets import hash_expr
+from contracts.positions import Position
 from nodes.chunks import Chunk, ChunkCoder
 from nodes.coders import from_bytes, to_bytes
 from nodes.join import Joiner, Settled
 from nodes.journaled import JOURNAL, SNAPSHOT, TOKEN, Held, Journaled
+from nodes.log_tail import replay_from_ms
 
 #: The stream of a chunk that tells what was accepted before events are read again: columns `id`, `event_time_ms`.
 ACCEPTED = "accepted"
@@ -31,11 +33,12 @@ _LATE = "late"
 class _Shard(beam.DoFn):
     """Cuts a chunk by the hash of the impression id, so that an impression and its clicks meet.
 
-    What its origin calls late needs no shard: live, it has its fate at once.
+    Live, what needs no shard has its fate at once: what its origin calls late, and after a restart what comes for the
+    first time although the slot of its time was over before.
     """
 
-    def __init__(self, app: App, *, live: bool, from_ms: int | None = None) -> None:
-        self._app, self._shards, self._live, self._from_ms = app, app.config.ingest.shards, live, from_ms
+    def __init__(self, app: App, *, live: bool, position: Position | None = None) -> None:
+        self._app, self._shards, self._live, self._position = app, app.config.ingest.shards, live, position
         self._id = {"impressions": app.impressions.role("impression_id"), "clicks": app.clicks.role("impression_id")}
         self._id[ACCEPTED] = "id"
         self._at = {"impressions": app.impressions.role("event_time"), "clicks": app.clicks.role("event_time")}
@@ -43,16 +46,34 @@ class _Shard(beam.DoFn):
     def process(self, chunk: Chunk) -> Iterator[Any]:
         rows = chunk.frame
         if self._live and chunk.stream != ACCEPTED:
-            late, rows = rows.filter("_late"), rows.filter(~pl.col("_late"))
-            if late.height:
-                joiner = Joiner(self._app)
-                joiner.add(*((late, None) if chunk.stream == "impressions" else (None, late)))
-                yield from (TaggedOutput(_LATE, settled) for settled in _counted(joiner.settle(None)))
-            if self._from_ms is not None:
-                rows = rows.filter(pl.col(self._at[chunk.stream]) >= self._from_ms)
+            late, rows = self._judged(chunk)
+            for settled in (late_fates(late, chunk.stream, self._app, self._position),) if late.height else ():
+                yield from (TaggedOutput(_LATE, part) for part in _counted(settled))
         shard = hash_expr(pl.col(self._id[chunk.stream])) % pl.lit(self._shards, pl.UInt64)
         for (key, *_), part in rows.group_by(shard.alias("_shard")):
             yield int(key), _CODER.encode(Chunk(chunk.stream, part.select(rows.columns)))
+
+    def _judged(self, chunk: Chunk) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """The rows that are late, and those that are to be joined."""
+        rows, position = chunk.frame, self._position
+        late, joined = pl.col("_late"), ~pl.col("_late")
+        if position is not None:
+            at = pl.col(self._at[chunk.stream])
+            reached = pl.col("_origin").replace_strict(position.reached, default=2**62, return_dtype=pl.Int64)
+            new = pl.col("_line") >= reached
+            over = new & (at < position.slot_ms_end)
+            decided = ~new & (at < replay_from_ms(self._app, position.slot_ms_end))
+            late, joined = late | over, joined & ~over & ~decided
+        return rows.filter(late), rows.filter(joined)
+
+
+def late_fates(rows: pl.DataFrame, stream: str, app: App, position: Position | None = None) -> Settled:
+    """The fates of rows that are late, by their origin's judgement or because `position` lies behind them."""
+    joiner = Joiner(app)
+    if position is not None:
+        joiner.settle(position.slot_ms_end - 1)
+    joiner.add(*((rows, None) if stream == "impressions" else (None, rows)))
+    return joiner.settle(None)
 
 
 class _SettleAll(beam.DoFn):
@@ -196,24 +217,25 @@ class JoinClicks(beam.PTransform[PCollection[Chunk], PCollection[Settled]]):
     The bounded form sets no timer, because FnApiRunner loses timers of fused pipelines for some hash seeds.
     """
 
-    def __init__(self, app: App, slot_ms: int | None = None, from_ms: int | None = None) -> None:
+    def __init__(self, app: App, slot_ms: int | None = None, position: Position | None = None) -> None:
         """Settle in slots, or bounded input at once.
 
         Args:
             app: its `labels` and `ingest` sections.
             slot_ms: length of the slots.
-            from_ms: after a restart, events before it are passed over (but for the late ones, whose fates come again):
-                they were decided, and what they left behind comes as chunks of the stream `ACCEPTED`.
+            position: where it goes on after a restart. Events that it does not need again are passed over; what they
+                left behind comes as chunks of the stream `ACCEPTED`. An event that was not yet read there, though
+                the slot of its time was over, is late.
         """
         super().__init__()
-        self._app, self._slot_ms, self._from_ms = app, slot_ms, from_ms
+        self._app, self._slot_ms, self._position = app, slot_ms, position
 
     def expand(self, events: PCollection[Chunk]) -> PCollection[Settled]:
         if self._slot_ms is None:
             sharded = events | "Shard by impression" >> beam.ParDo(_Shard(self._app, live=False))
             return sharded | "Gather shards" >> beam.GroupByKey() | "Settle shards" >> beam.ParDo(_SettleAll(self._app))
         shards = events | "Shard by impression" >> beam.ParDo(
-            _Shard(self._app, live=True, from_ms=self._from_ms)
+            _Shard(self._app, live=True, position=self._position)
         ).with_outputs(_LATE, main="shards")
         late: PCollection[Settled] = shards[_LATE]
         late.element_type, shards.shards.element_type = Settled, KV[int, bytes]

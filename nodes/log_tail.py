@@ -72,6 +72,8 @@ class LogTail:
         self._features = LogFeatures(app, position.row if position else 0, position.state if position else None)
         self._order = LogOrder(list(ORDER), self._features.next_row)
         self._marks = ResumeMarks(slot_ms, position.resume if position else None)
+        self._reached = dict(position.reached) if position else {}  # what was read when the last slot ended
+        self._reaching: list[tuple[int, str, int]] = []  # time, origin and offset of marks of later slots
         self._slots: set[int] = set()  # ends of slots in which something came
         self._fates: list[pl.DataFrame] = []
         self._dead: list[pl.DataFrame] = []
@@ -82,7 +84,7 @@ class LogTail:
 
         Args:
             kind: rows (featurised, settled in the slot that ends at `at_ms`), fates (decided in it, or
-                `behind_disorder`), dead (DEAD_LETTERS), marks (`Mark` columns).
+                late when read), dead (DEAD_LETTERS), marks (`Mark` columns).
             frame: what of it.
             at_ms: its Beam timestamp.
 
@@ -90,7 +92,9 @@ class LogTail:
             CorruptError: rows that belong before others that were released.
         """
         if kind == "marks":
-            self._marks.add(Mark(*row) for row in frame.select(*_MARKS).iter_rows())
+            marks = [Mark(*row) for row in frame.select(*_MARKS).iter_rows()]
+            self._marks.add(marks)
+            self._reaching += [(at_ms, mark.origin, mark.offset) for mark in marks]
             return
         if kind == "rows":
             frame = frame.filter(pl.col(ORDER[0]) > self._due_ms(self._decided_ms))
@@ -101,8 +105,9 @@ class LogTail:
                 )
             self._order.add(frame)
         elif kind == "fates":
-            own = (pl.col("fate") == Fate.LATE.value) & (pl.col("reason") == "behind_disorder")
-            frame = frame if at_ms > self._decided_ms else frame.filter(own)  # the source's own come again, unchanged
+            # What is late was so when it was read: such fates come again, unchanged, or for the first time.
+            own = (pl.col("fate") == Fate.LATE.value) & pl.col("reason").is_in(["behind_disorder", "behind_watermark"])
+            frame = frame if at_ms > self._decided_ms else frame.filter(own)
             self._fates.append(frame)
         else:
             self._dead.append(frame)
@@ -117,6 +122,10 @@ class LogTail:
         """
         self.slot_ms_end = max(slot_ms_end, self.slot_ms_end)
         self._slots = {end for end in self._slots if end > self.slot_ms_end}
+        for at_ms, origin, offset in self._reaching:
+            if at_ms <= self.slot_ms_end:
+                self._reached[origin] = max(offset, self._reached.get(origin, 0))
+        self._reaching = [mark for mark in self._reaching if mark[0] > self.slot_ms_end]
         for _, rows in self._order.release(self._due_ms(self.slot_ms_end), self._part_rows):
             self._last = rows.select(pl.last(*ORDER[:2])).row(0)
             yield from self._features.push(rows)
@@ -148,7 +157,7 @@ class LogTail:
         """Where it stands now; to be written after what is `unwritten`."""
         resume = self._marks.before(self.slot_ms_end - self._replay_ms)
         state = self._features.state()
-        return Position(self.rows, self.slot_ms_end, self._last, resume, self._basis, state)
+        return Position(self.rows, self.slot_ms_end, self._last, resume, dict(self._reached), self._basis, state)
 
     def written(self) -> None:
         """All fates and dead letters that came so far are on the disk, and a position, if there shall be any."""
@@ -168,6 +177,8 @@ class LogTail:
             "positioned_ms": self.positioned_ms,
             "row": self.rows,
             "last": self._last,
+            "reached": self._reached,
+            "reaching": self._reaching,
             "slots": sorted(self._slots),
         }
         marks = pl.DataFrame(self._marks.all(), schema=_MARKS, orient="row")
@@ -181,6 +192,8 @@ class LogTail:
         told = json.loads(parts["told"])
         self._decided_ms, self.slot_ms_end = told["decided_ms"], told["slot_ms_end"]
         self.positioned_ms, self._slots = told["positioned_ms"], set(told["slots"])
+        self._reached = told["reached"]
+        self._reaching = [(at_ms, origin, offset) for at_ms, origin, offset in told["reaching"]]
         self._last = None if told["last"] is None else (told["last"][0], told["last"][1])
         self._features = LogFeatures(app, told["row"], parts["features"])
         self._order = LogOrder(list(ORDER), told["row"])

@@ -127,13 +127,14 @@ def _row(path: Path) -> int:
 class ResumeMarks:
     """From the marks of what was read, where each partition must be read again from an event time on.
 
-    State: a mark a partition and `step_ms` of event time, of the time that can still be asked for.
+    State: a mark a partition and `step_ms` of event time, of the time that can still be asked for; so what it gives may
+    lie that much before the last mark that would do.
 
     >>> marks = ResumeMarks(step_ms=10)
     >>> for offset, newest_ms in ((0, -9), (5, 12), (9, 18), (12, 40)):
     ...     marks.add([Mark("t:0", offset, newest_ms)])
-    >>> [marks.before(time_ms)["t:0"].offset for time_ms in (13, 19, 40, 41)]
-    [5, 9, 9, 12]
+    >>> [marks.before(time_ms)["t:0"].offset for time_ms in (13, 20, 40, 41)]
+    [0, 9, 9, 12]
     """
 
     def __init__(self, step_ms: int, begin: Mapping[str, Mark] | None = None) -> None:

@@ -1,6 +1,7 @@
 """What was accepted before a position, from the fates: so that whatever repeats it is still a duplicate."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +84,7 @@ class PrimeJoin(beam.PTransform[PBegin, PCollection[Chunk]]):
 
     def __init__(self, app: App, fates: Path, position: Position) -> None:
         super().__init__()
-        bare = Position(position.row, position.slot_ms_end, position.last, {}, position.basis, b"")
-        self._reader = _ReadAccepted(app, str(fates), bare)
+        self._reader = _ReadAccepted(app, str(fates), replace(position, state=b""))
 
     def expand(self, begin: PBegin) -> PCollection[Chunk]:
         start: Any = begin | "Begin" >> beam.Impulse()

@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 from kafka import TopicPartition
-from kafka.errors import KafkaError, OffsetOutOfRangeError
+from kafka.errors import CorruptRecordError, KafkaError, OffsetOutOfRangeError
 
 from contracts.app import App
 from contracts.errors import StoreError
@@ -159,6 +159,12 @@ class TopicReader:
             except OffsetOutOfRangeError as error:
                 self._go_on_from_earliest(error)
                 return
+            except CorruptRecordError as error:  # the client's next poll would spin for ever
+                places = ", ".join(f"{mark.origin} at {mark.offset}" for mark in self.places)
+                raise StoreError(
+                    f"kafka: a record is damaged, or has a header that is not UTF-8 ({error}; reading stands at "
+                    f"{places}); delete the records up to and with it, and set live.gone=earliest"
+                ) from error
             except KafkaError as error:
                 if getattr(error, "retriable", False):
                     _log.warning("reading topics: %s; trying again", error)
@@ -215,14 +221,9 @@ class TopicReader:
         frame = pl.concat([frame for frame, _, _ in parts])
         contract = self._app.impressions if stream == "impressions" else self._app.clicks
         at = frame.filter(~pl.col("_late"))[contract.role("event_time")].min()
-        return TopicChunk(
-            stream,
-            frame,
-            pl.concat([dead for _, dead, _ in parts]),
-            tuple(mark for _, _, mark in parts),
-            at if isinstance(at, int) else None,
-            self.gone.pop(stream, 0),
-        )
+        dead, marks = pl.concat([dead for _, dead, _ in parts]), tuple(mark for _, _, mark in parts)
+        at_ms = at if isinstance(at, int) else None
+        return TopicChunk(stream, frame, dead, marks, at_ms, self.gone.pop(stream, 0))
 
     def _lag(self) -> int:
         """Records known to wait in partitions that may be read."""
@@ -243,11 +244,8 @@ class TopicReader:
     def _look_for_ends(self, now: float) -> None:
         """Ask the broker whether the quiet partitions are at their ends; no answer confirms nothing."""
         idle_s = self._live.idle_s
-        quiet = [
-            tp
-            for tp, standing in self._standing.items()
-            if standing.end is None and now - standing.quiet_since_s >= idle_s
-        ]
+        own = self._standing.items()
+        quiet = [tp for tp, standing in own if standing.end is None and now - standing.quiet_since_s >= idle_s]
         if not quiet or now - self._checked_s < idle_s / 4:
             return
         self._checked_s = now

@@ -82,7 +82,7 @@ class LiveIngest:
         """Of the example log, so far."""
         return ExampleDirectory(self.out / "examples").rows() if (self.out / "examples").exists() else 0
 
-    def until(self, done: Callable[["LiveIngest"], bool], timeout_s: float = 90) -> None:
+    def until(self, done: Callable[["LiveIngest"], bool], timeout_s: float = 240) -> None:
         end = time.monotonic() + timeout_s
         while not done(self):
             assert self.process.poll() is None, f"it ended: {self.said()}"

@@ -14,7 +14,7 @@ from nodes.chunks import Chunk, ChunkCoder
 from nodes.featurize import Featurizer
 from nodes.featurize_chunks import example_columns
 from nodes.join import Joiner, Settled
-from nodes.join_clicks import ShardCore
+from nodes.join_clicks import ShardCore, _Shard, late_fates
 from nodes.log_features import KEPT, LogFeatures, streaming_columns
 from nodes.log_tail import LogTail, replay_from_ms
 from nodes.positions import basis_of
@@ -91,7 +91,7 @@ class Source:
             self.standing |= position.resume
 
     def read(self) -> tuple[int, Mark, Chunk] | None:
-        """Timestamp, mark and chunk; the watermark stands where it stands after them. None: the end."""
+        """Timestamp, mark behind it and chunk; the watermark stands where it stands after them. None: the end."""
         left = [origin for origin in self.topics if self._left(origin)]
         if not left:
             self.watermark_ms = END
@@ -105,7 +105,7 @@ class Source:
         self.standing[origin] = Mark(origin, mark.offset + len(events), newest_ms)
         holding = [at.newest_ms for name, at in self.standing.items() if self._left(name)]
         self.watermark_ms = max(self.watermark_ms, min(holding) - self.disorder_ms if holding else END)
-        return at_ms, mark, chunk
+        return at_ms, self.standing[origin], chunk
 
     def _left(self, origin: str) -> bool:
         return self.standing[origin].offset < len(self.topics[origin])
@@ -121,9 +121,10 @@ class Live:
         self.tail = LogTail(app, self.basis, slot_ms, position)
         self.shards = [ShardCore(app) for _ in range(app.config.ingest.shards)]
         self.source = Source(app, topics, draw, position)
-        self.from_ms = NEVER
+        for mark in self.source.standing.values():
+            self.tail.take("marks", pl.DataFrame([mark], schema=list(Mark._fields), orient="row"), NEVER)
+        self.position, self.shard = position, _Shard(app, live=True, position=position)
         if position is not None:
-            self.from_ms = replay_from_ms(app, position.slot_ms_end)
             self._prime(position)
 
     def _prime(self, position: Position) -> None:
@@ -146,14 +147,11 @@ class Live:
         if (read := self.source.read()) is None:
             return False
         at_ms, mark, chunk = read
-        late = chunk.frame.filter("_late")
+        late, joined = self.shard._judged(chunk)
         self.tail.take("marks", pl.DataFrame([mark], schema=list(Mark._fields), orient="row"), at_ms)
         if late.height:
-            joiner = Joiner(self.app)
-            joiner.add(*((late, None) if chunk.stream == "impressions" else (None, late)))
-            self.tail.take("fates", joiner.settle(None).fates, at_ms)
-        kept = ~pl.col("_late") & (pl.col("event_time_ms") >= self.from_ms)
-        self._to_shards(Chunk(chunk.stream, chunk.frame.filter(kept)), "impression_id")
+            self.tail.take("fates", late_fates(late, chunk.stream, self.app, self.position).fates, at_ms)
+        self._to_shards(Chunk(chunk.stream, joined), "impression_id")
         return True
 
     def fire(self, most: int) -> None:

@@ -25,10 +25,10 @@ from nodes.example_log import ExampleDirectory
 from nodes.kafka_produce import EventTopics, replay
 from nodes.kafka_url import parse_kafka_url
 from nodes.produce import EventFile, Pacer, arrivals
-from nodes.simulate import simulate
+from nodes.simulate import Faults, simulate
 
 _PER_S, _DAY_S = 2_000, 86_400  # impressions a second of event time
-_SETTINGS = {"labels": {"wait_s": 10, "dedupe_s": 10}, "ingest": {"disorder_s": 2}}
+_SETTINGS = {"labels": {"wait_s": 10, "dedupe_s": 10}, "ingest": {"disorder_s": 2, "shards": 1}}
 _STREAMS = ("impressions", "clicks")
 
 
@@ -50,15 +50,15 @@ class _Topics(NamedTuple):
 
 
 def run(quick: bool) -> dict[str, Any]:  # noqa: FBT001  # the form of every bench
-    """300k impressions and their clicks (30k when quick) against the peer on 6,000 (1,200 when quick)."""
-    app, repeats = load_app("adsim", _SETTINGS), 2 if quick else 5
+    """300k impressions and their clicks (20k when quick) against the peer on 6,000 (1,000 when quick)."""
+    app, repeats = load_app("adsim", _SETTINGS), 1 if quick else 3
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         server = KafkaServer(folder / "kafka", heap_mb=512)
         server.start()
         try:
-            few = _filled(app, server.brokers, folder / "few", 1_200 if quick else 6_000)
-            many = _filled(app, server.brokers, folder / "many", 30_000 if quick else 300_000)
+            few = _filled(app, server.brokers, folder / "few", 1_000 if quick else 6_000)
+            many = _filled(app, server.brokers, folder / "many", 20_000 if quick else 300_000)
             none = _filled(app, server.brokers, folder / "none", 0)
             _refuse_other_labels(app, few, folder)
             sides: dict[str, Callable[[Path], object]] = {
@@ -116,8 +116,9 @@ def _filled(app: App, brokers: str, folder: Path, impressions: int) -> _Topics:
     urls = {stream: urls[stream] for stream in _STREAMS}
     if not impressions:
         return _Topics(urls, 0)
-    simulate(folder, impressions=impressions, seed=1, days=impressions / _PER_S / _DAY_S)
-    ingest = app.config.ingest
+    labels, ingest = app.config.labels, app.config.ingest
+    rates = Faults(disorder_s=ingest.disorder_s, wait_s=labels.wait_s, dedupe_s=labels.dedupe_s)
+    simulate(folder, impressions=impressions, seed=1, days=impressions / _PER_S / _DAY_S, rates=rates)
     lines = arrivals(
         [EventFile(stream, folder / f"{stream}.ndjson") for stream in _STREAMS],
         time_min_ms=round(ingest.event_time_min.timestamp() * 1000),

@@ -39,6 +39,7 @@ LIVE = (
     "labels.dedupe_s=60",
     "ingest.disorder_s=2",
     "publish.every_s=2",
+    "publish.ttl_s=60",  # of versions that come every 2 s, a day's would fill gigabytes
     "publish.gate.window_rows=1024",
     "train.checkpoint={every_s = 10}",
     "serving.max_age_s=60",
@@ -48,7 +49,6 @@ CANDIDATES = 20
 _TMAX_MS = 1000
 _LEAD_S = 4.0  # from the moving of event times until the first event leaves
 _READY_S = 60.0
-_DRAIN_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,7 @@ class Plan:
     per_s: float = 2200.0  #: impressions
     seed: int = 1
     runner: str = "prism"
+    drain_s: float = 60.0  #: from the last event until the log must stand still, beside what waits explain
 
 
 def run(
@@ -96,7 +97,7 @@ def run(
             with Sender(app, moved, urls) as sender:
                 _watch(sender, (loop, server), folder, plan, progress)
             progress.stage("drain")
-            _drain(app, folder, (loop, server))
+            _drain(app, folder, (loop, server), plan.drain_s)
             asked = asker.finish()
         stopped = {"run_s": loop.stop()[0], "serve_s": server.stop()[0]}
     progress.stage("audit")
@@ -162,7 +163,7 @@ def _watch(sender: Sender, children: Sequence[Child], folder: RunFolder, plan: P
         progress.advance(min(sender.sent["impressions"], expected), expected, note)
 
 
-def _drain(app: App, folder: RunFolder, children: Sequence[Child]) -> None:
+def _drain(app: App, folder: RunFolder, children: Sequence[Child], drain_s: float) -> None:
     """Wait until nothing more comes into the log, and the trainer has learnt what it can of it.
 
     Raises:
@@ -171,7 +172,7 @@ def _drain(app: App, folder: RunFolder, children: Sequence[Child]) -> None:
     log, labels = ExampleDirectory(folder.examples), app.config.labels
     still_s = app.config.live.idle_s + app.config.ingest.disorder_s + 4 * app.config.live.slot_s + 2
     rows, since = log.rows(), time.monotonic()
-    deadline = time.monotonic() + labels.wait_s + still_s + _DRAIN_S
+    deadline = time.monotonic() + labels.wait_s + still_s + drain_s
     while time.monotonic() - since < labels.wait_s + still_s:
         time.sleep(0.25)
         for child in children:

@@ -42,12 +42,14 @@ def _pass(chunk: Chunk) -> Chunk:
     return chunk
 
 
-def _mark(chunk: Chunk) -> Mark:
-    return Mark(*chunk.frame.row(0))
+def _mark(chunk: Chunk) -> list[Mark]:
+    return [Mark(*row) for row in chunk.frame.iter_rows()]
 
 
 def _stream(app: App, source: Source, slot_ms: int, reads: int | None) -> TestStream:
+    start = pl.DataFrame(list(source.standing.values()), schema=list(Mark._fields), orient="row")
     stream, passed_ms = TestStream(coder=ChunkCoder()), NEVER
+    stream = stream.add_elements([TimestampedValue(Chunk("marks", start), Timestamp(micros=-(10**10)))])
     while (reads is None or reads > 0) and (read := source.read()) is not None:
         at_ms, mark, chunk = read
         at = Timestamp(micros=max(at_ms, -(10**7)) * 1000)
@@ -88,7 +90,7 @@ def live_once(app: App, topics: Topics, out: Path, draw: random.Random, reads: i
                 primed = pipeline | "Prime" >> PrimeJoin(app, out / "fates", position)
                 events = (events, primed) | "All" >> beam.Flatten()
             dead = read | "Dead" >> beam.FlatMap(lambda _: ()).with_output_types(pl.DataFrame)
-            checked = Checked(events, dead, marks | "Unpack" >> beam.Map(_mark).with_output_types(Mark))
+            checked = Checked(events, dead, marks | "Unpack" >> beam.FlatMap(_mark).with_output_types(Mark))
             ingested = wire(checked, app, follow)
             _ = ingested.examples | "Append" >> AppendExamples(app, out / "examples", run_id)
     finally:

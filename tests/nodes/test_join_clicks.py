@@ -6,14 +6,18 @@ import apache_beam as beam
 import polars as pl
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.pvalue import TaggedOutput
 from apache_beam.testing.test_stream import TestStream
 from apache_beam.testing.util import assert_that
 from apache_beam.transforms.window import TimestampedValue
 
 from contracts.app import load_app
+from contracts.positions import Position
 from nodes.chunks import Chunk, ChunkCoder
 from nodes.join import Settled
-from nodes.join_clicks import JoinClicks
+from nodes.join_clicks import JoinClicks, _Shard
+from nodes.log_tail import replay_from_ms
+from nodes.positions import basis_of
 from tests.nodes.join_oracle import Event, frame, oracle
 
 WAIT_S, DISORDER_S = 10, 4
@@ -81,3 +85,29 @@ def test_slots_of_a_moving_watermark_settle_the_same(events):
     with beam.Pipeline(options=options) as pipeline:
         settled = pipeline | stream.with_output_types(Chunk) | "Join" >> JoinClicks(APP, slot_ms=5_000)
         assert_that(settled, matches(events, least_parts=8))
+
+
+def position(slot_ms_end: int, **reached: int) -> Position:
+    return Position(0, slot_ms_end, None, {}, reached, basis_of(APP, {"t": 1}), b"")
+
+
+def test_after_a_restart_what_was_decided_is_passed_over_and_what_comes_too_late_is_late():
+    at_ms = replay_from_ms(APP, 60_000)
+    rows = [(0, at_ms - 1), (1, at_ms), (2, 59_999), (3, 60_000), (7, at_ms - 1), (8, 59_999), (9, 60_000)]
+    events = [Event("impressions", line, f"i{line}", at, 0, late=line == 1) for line, at in rows]
+    shard = _Shard(APP, live=True, position=position(60_000, impressions=5))
+    out = list(shard.process(Chunk("impressions", frame(events, APP))))
+    fates = pl.concat([part.value.fates for part in out if isinstance(part, TaggedOutput)])
+    assert sorted(fates.select("line", "fate", "reason").rows()) == [
+        (1, "late", "behind_disorder"),
+        (7, "late", "behind_watermark"),
+        (8, "late", "behind_watermark"),
+    ]
+    joined = [ChunkCoder().decode(part[1]).frame["_line"] for part in out if not isinstance(part, TaggedOutput)]
+    assert sorted(pl.concat(joined)) == [2, 3, 9]
+
+
+def test_a_position_that_knows_nothing_of_an_origin_judges_nothing_of_it_late():
+    events = [Event("impressions", 0, "i", 59_999, 0)]
+    (out,) = _Shard(APP, live=True, position=position(60_000)).process(Chunk("impressions", frame(events, APP)))
+    assert out[0] in (0, 1)

@@ -22,7 +22,9 @@ BASIS = basis_of(APP, TOPICS)
 
 def at(row: int, state: bytes = b"\x00\nstate\n") -> Position:
     marks = {origin: Mark(origin, row * 2, row * 10 - 1) for origin in ("ctr.clicks.v1:0", "ctr.impressions.v1:3")}
-    return Position(row, row * 500, (row * 100, f"i{row}") if row else None, marks, BASIS, state)
+    return Position(
+        row, row * 500, (row * 100, f"i{row}") if row else None, marks, {"ctr.clicks.v1:0": row}, BASIS, state
+    )
 
 
 @pytest.fixture
