@@ -10,7 +10,7 @@ from kafka import TopicPartition
 from contracts.errors import ContractError, StoreError
 from contracts.sections import Kafka
 from contracts.stores import Record
-from nodes.kafka_client import consumer, partitions_of_all, producer
+from nodes.kafka_client import close_producer, consumer, partitions_of_all, producer
 from nodes.kafka_errors import speaking
 from nodes.kafka_log import record_of
 from nodes.kafka_url import parse_kafka_url
@@ -114,7 +114,7 @@ class AdClient:
     def close(self) -> None:
         """End the connections."""
         self._consumer.close(autocommit=False)
-        self._producer.close(timeout=5)
+        close_producer(self._producer, 5)
 
     def __enter__(self) -> "AdClient":
         return self

@@ -114,6 +114,22 @@ def producer(brokers: Sequence[str], kafka: Kafka, **over: Any) -> KafkaProducer
     return _connected(KafkaProducer, brokers, kafka, settings | over)
 
 
+def close_producer(writer: KafkaProducer, patience_s: float) -> None:
+    """End a producer within some seconds; what is not acknowledged by then is given up.
+
+    A batch that was under way when a broker was killed may never be told of again (kafka-python 3.0.12): its own
+    `close` waits for it, raises, and leaves the producer running.
+    """
+    try:
+        writer.close(timeout=patience_s)
+    except kafka_errors.KafkaError:
+        sender = writer._sender  # noqa: SLF001  # its thread; told to give up, it fails what is left
+        sender.force_close()
+        sender.join(patience_s)
+        with contextlib.suppress(kafka_errors.KafkaError):
+            writer.close(timeout=0)
+
+
 def admin(brokers: Sequence[str], kafka: Kafka, **over: Any) -> KafkaAdminClient:
     """A client that describes, creates and deletes topics.
 

@@ -16,7 +16,7 @@ from kafka import KafkaProducer, errors
 from contracts.errors import ContractError, CorruptError, RocketError, SchemaMismatchError, StoreError
 from contracts.sections import Kafka
 from contracts.segments import FeatureBatch, encode_segment
-from nodes.kafka_client import producer
+from nodes.kafka_client import close_producer, producer
 from nodes.kafka_errors import speaking
 from nodes.kafka_segments import Segment, SegmentTopic, segment_headers
 
@@ -131,7 +131,7 @@ class KafkaExampleLog:
         """End the connections, within some seconds even where no broker is there."""
         self.topic.close()
         if self._writer:
-            self._writer.close(timeout=_CLOSE_S)
+            close_producer(self._writer, _CLOSE_S)
             self._writer = None
 
     def __enter__(self) -> "KafkaExampleLog":

@@ -20,7 +20,7 @@ from kafka.structs import MemberState
 from contracts.errors import ContractError, FencedError, RocketError
 from contracts.sections import Kafka
 from contracts.stores import Record
-from nodes.kafka_client import admin, consumer, partitions_of_all, producer
+from nodes.kafka_client import admin, close_producer, consumer, partitions_of_all, producer
 from nodes.kafka_damage import skip_damage
 from nodes.kafka_errors import speaking
 from nodes.kafka_rebalance import ForgetRevoked
@@ -205,7 +205,7 @@ class KafkaLog:
         """Leave the group and end the connections, within some seconds even where no broker is there."""
         patience_s = _CLOSE_AWAY_S if self._away else _CLOSE_S
         self._consumer.close(autocommit=False, timeout_ms=round(patience_s * 1000))
-        self._producer.close(timeout=patience_s)
+        close_producer(self._producer, patience_s)
         if self._member is not None and not self._away and not self._fenced:
             self._leave(self._member)
 

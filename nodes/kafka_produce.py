@@ -16,7 +16,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from numpy.typing import NDArray
 
 from contracts.sections import Kafka
-from nodes.kafka_client import admin, partitions_of_all, producer
+from nodes.kafka_client import admin, close_producer, partitions_of_all, producer
 from nodes.kafka_errors import speaking
 from nodes.kafka_partition import partitions_for
 from nodes.produce import Pacer, shifted
@@ -90,7 +90,7 @@ class EventTopics:
 
     def close(self) -> None:
         """End the connection; what was not acknowledged is given up after some seconds."""
-        self._producer.close(timeout=_CLOSE_S)
+        close_producer(self._producer, _CLOSE_S)
 
     def __enter__(self) -> "EventTopics":
         return self

@@ -16,7 +16,7 @@ from kafka import KafkaProducer
 
 from contracts.sections import Kafka
 from contracts.stores import Record
-from nodes.kafka_client import partitions_of, producer
+from nodes.kafka_client import close_producer, partitions_of, producer
 from nodes.kafka_errors import speaking
 from nodes.kafka_url import parse_kafka_url
 
@@ -145,5 +145,5 @@ def close_producers() -> None:
     """End the connections of this process; a writer made later opens its own again."""
     with _lock:
         for each in _producers.values():
-            each.close(timeout=5)
+            close_producer(each, 5)
         _producers.clear()

@@ -252,6 +252,8 @@ class TopicReader:
         try:
             ends = self._consumer.end_offsets(quiet, timeout_ms=_END_TIMEOUT_MS)
         except KafkaError:
+            for tp in quiet:  # who writes to it is cut off too, and sends what it holds back when the broker returns
+                self._standing[tp].quiet_since_s = now
             return
         for tp in quiet:
             standing, seen = self._standing[tp], self._consumer.highwater(tp)

@@ -6,7 +6,9 @@ Rocket's side writes features and a log; the peer stops at the label, and its la
 """
 
 import resource
+import signal
 import statistics
+import sys
 import tempfile
 import threading
 import time
@@ -52,6 +54,7 @@ class _Topics(NamedTuple):
 def run(quick: bool) -> dict[str, Any]:  # noqa: FBT001  # the form of every bench
     """300k impressions and their clicks (20k when quick) against the peer on 6,000 (1,000 when quick)."""
     app, repeats = load_app("adsim", _SETTINGS), 1 if quick else 3
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or the broker would outlive us
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         server = KafkaServer(folder / "kafka", heap_mb=512)

@@ -22,6 +22,7 @@ from deploy.live.children import Child
 from deploy.live.sender import Sender
 from deploy.live.topics import make_run_topics
 from deploy.live.traffic import moved_to, prepare
+from deploy.local.daemon import free_port, port_taken
 from flows import audit
 from flows.live_report import write_live_report
 from flows.progress import Progress
@@ -31,13 +32,14 @@ from nodes.clock import now_ms
 from nodes.example_log import ExampleDirectory
 from nodes.freshness import read_versions, summed
 from nodes.source import read_events
-from nodes.valkey_server import free_port
 
 #: What a demo sets over the app: short waits, so that a minute shows the loop turn many times.
 LIVE = (
     "labels.wait_s=10",
     "labels.dedupe_s=60",
     "ingest.disorder_s=2",
+    "ingest.shards=1",  # one core's work: a slot costs per shard
+    "live.idle_s=10",  # a traffic that stalls for less is waited for
     "publish.every_s=2",
     "publish.ttl_s=60",  # of versions that come every 2 s, a day's would fill gigabytes
     "publish.gate.window_rows=1024",
@@ -129,7 +131,7 @@ def _start(
 ) -> tuple[Child, Child]:
     """`rocket run` and `rocket serve`, started at once."""
     about = ["--app", str(app.folder), "--weights", stack["redis"], *given, "--json"]
-    logs, ports = folder.root / "logs", (free_port(), free_port())
+    logs, ports = folder.root / "logs", _free_ports()
     events = ["--impressions", urls["impressions"], "--clicks", urls["clicks"], "--out", str(folder.root)]
     asked = [
         "--requests",
@@ -149,6 +151,12 @@ def _start(
         children.enter_context(Child(loop, logs / "run.log", ports[0])),
         children.enter_context(Child(server, logs / "serve.log", ports[1])),
     )
+
+
+def _free_ports() -> tuple[int, int]:
+    """Of the trainer's metrics, whose next one is for ingest's; and of the scorer's."""
+    trainer = next(port for port in iter(free_port, None) if not port_taken(port + 1))
+    return trainer, free_port(frozenset({trainer, trainer + 1}))
 
 
 def _watch(sender: Sender, children: Sequence[Child], folder: RunFolder, plan: Plan, progress: Progress) -> None:

@@ -39,7 +39,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "publish": {"every_s": 1},
     "publish.gate": {"window_rows": 128, "max_logloss_increase": 9, "calibration": [0.01, 99.0]},
     "train.checkpoint": {"every_s": 0.5, "keep": 4},
-    "kafka": {"request_timeout_s": 10},
 }
 SETS = [f"{section}.{name}={value}" for section, some in SETTINGS.items() for name, value in some.items()]
 KILLS = ("trainer", "ingest", "scorer", "broker", "valkey")
@@ -144,6 +143,7 @@ class LiveLoop:
 
     def befall(self, fault: str) -> None:
         """Let a fault happen at a random moment under load, mend it, and see the loop work again."""
+        assert self.sender._thread.is_alive(), "the traffic ended before the faults did: prepare more seconds of it"
         time.sleep(self.rng.uniform(0, 1.0))  # the moment is what is random
         getattr(self, f"_{fault}")()
         self.grows()

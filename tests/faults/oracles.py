@@ -147,6 +147,7 @@ class WatchedVersions:
     def __init__(self, store: WeightStore) -> None:
         self._store = store
         self._seen: dict[int, str] = {}  # version -> digest
+        self._epoch = 0  # of the newest publisher
         self.looks = 0  #: that found a version
         self.newest = 0
         self.complaints: list[str] = []
@@ -172,7 +173,9 @@ class WatchedVersions:
             self.complaints.append(f"version {version} is served after {self.newest}")
         if self._seen.setdefault(version, manifest.digest) != manifest.digest:
             self.complaints.append(f"version {version} has other bytes than before")
-        self.newest = max(self.newest, version)
+        if manifest.epoch < self._epoch:
+            self.complaints.append(f"version {version} comes from a trainer that was fenced out")
+        self.newest, self._epoch = max(self.newest, version), max(self._epoch, manifest.epoch)
 
 
 class WatchedLog:

@@ -33,7 +33,7 @@ def survive(folder: Path, broker: KafkaBroker, *, seed: int, log: str, count: in
     rng = random.Random(seed)
     plan = faults(rng, count)
     _LOG.info("seed %d, log in a %s: %s", seed, log, ", ".join(plan))
-    loop = LiveLoop(folder, broker, rng, log=log, seconds=60 + 20 * count, per_s=per_s)
+    loop = LiveLoop(folder, broker, rng, log=log, seconds=120 + 40 * count, per_s=per_s)
     with loop.running():
         for fault in plan:
             loop.befall(fault)

@@ -160,3 +160,26 @@ def test_an_offset_that_is_gone_names_what_is_left():
 def test_other_errors_pass_through():
     with pytest.raises(KeyError), speaking("here"):
         raise KeyError("a bug is not a broker's fault")
+
+
+def test_a_producer_whose_broker_never_tells_of_a_batch_is_closed_all_the_same(kafka):
+    topic, before = kafka.create(), threading.active_count()
+    writer = producer((kafka.brokers,), Kafka())
+    sent = writer.send(topic, b"x")
+    sent.get(10)
+    writer._accumulator.await_flush_completion = stuck_once(writer._accumulator.await_flush_completion)
+    kafka_client.close_producer(writer, 1)
+    assert writer._closed
+    assert threading.active_count() == before
+
+
+def stuck_once(wait):
+    raised = []
+
+    def stuck(timeout=None):
+        if not raised:
+            raised.append(True)
+            raise errors.KafkaTimeoutError("Timeout waiting for future")
+        return wait(timeout)
+
+    return stuck

@@ -199,6 +199,22 @@ def test_nothing_goes_on_while_the_broker_is_away_and_reading_goes_on_when_it_is
     assert after_s(reader) == 8
 
 
+def test_the_time_in_which_the_broker_is_away_is_not_quiet(clock):
+    consumer = FakeConsumer()
+    consumer.add(P0, click("a", 10))
+    reader = reading(consumer, clock)
+    reader.read()
+    consumer.away = True
+    for _ in range(20):
+        look(reader, clock, 1)
+    consumer.away = False
+    for _ in range(2):
+        assert look(reader, clock, 0.6) == []
+    consumer.add(P0, click("b", 12))  # held back by who writes while the broker was away
+    assert after_s(reader) == 6
+    assert ids(look(reader, clock)) == ["b"]
+
+
 def test_the_watermark_never_goes_back(clock):
     consumer = FakeConsumer()
     consumer.add(P0, click("a", 10))
