@@ -169,7 +169,7 @@ def test_a_second_trainer_fences_out_the_first_which_writes_and_publishes_no_mor
     published = store.epoch()
     grow(app, log, frame, 640, 1400)
     second.until(lambda: position(app, folder) > 640)
-    assert second.stop()["examples"] == LEARNT
+    assert 640 < second.stop()["examples"] <= LEARNT
     assert store.epoch() == published == 2
 
 
