@@ -40,7 +40,7 @@ LIVE = (
     "ingest.disorder_s=2",
     "ingest.shards=1",  # one core's work: a slot costs per shard
     "live.idle_s=10",  # a traffic that stalls for less is waited for
-    "publish.every_s=2",
+    "publish.every_s=1.5",  # one that the gate holds leaves less than 5 s between two versions
     "publish.ttl_s=60",  # of versions that come every 2 s, a day's would fill gigabytes
     "publish.gate.window_rows=1024",
     "train.checkpoint={every_s = 10}",
@@ -197,7 +197,8 @@ def _summary(
     versions = read_versions(folder.versions)
     fresh, answers = summed(versions), asked_figures(asked)
     span_s = ((sender.last_ms or 0) - (sender.first_ms or 0)) / 1000
-    gaps = [(new.created_ms - old.created_ms) / 1000 for old, new in itertools.pairwise(versions)]
+    while_sent = [one.created_ms for one in versions if one.created_ms <= (sender.last_ms or 0)]
+    gaps = [(new - old) / 1000 for old, new in itertools.pairwise(while_sent)]
     return {
         "app": app.name,
         "schema_id": app.schema_id,
