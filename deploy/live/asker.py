@@ -153,7 +153,7 @@ class Asker:
             self._asked[asked["id"]] = (at_ms, asked["tmax"])
             sent += 1
         with speaking(str(self._to)):
-            out.flush()
+            out.flush(self._kafka.request_timeout_s)
 
     def _await(self, read: Callable[[int], None]) -> None:
         until = time.monotonic() + _PATIENCE_S

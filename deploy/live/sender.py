@@ -9,12 +9,13 @@ import polars as pl
 
 from contracts.app import App
 from nodes.clock import now_ms
-from nodes.kafka_client import producer
+from nodes.kafka_client import close_producer, producer
 from nodes.kafka_errors import speaking
 from nodes.kafka_url import parse_kafka_url
 from nodes.produce import EventFile, arrivals
 
 _TICK_S = 0.02
+_PATIENCE_S = 5.0  # with a broker that is gone
 
 
 class Sender:
@@ -66,13 +67,15 @@ class Sender:
             max_line_bytes=kafka.max_message_bytes,
         )
         try:
-            with contextlib.closing(producer(self._topics[0].brokers, kafka)) as out:
+            with contextlib.ExitStack() as ends:
+                out = producer(self._topics[0].brokers, kafka)
+                ends.callback(close_producer, out, _PATIENCE_S)
                 for frame in parts:
                     self._send(frame, out)
                     if self._stop.is_set():
                         break
                 with speaking(str(self._topics[0])):
-                    out.flush()
+                    out.flush(kafka.request_timeout_s)
         except BaseException as error:  # told by `wait`, in the thread that waits
             self.error = error
 
