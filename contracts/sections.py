@@ -30,6 +30,11 @@ class Ingest(Section):
             raise ValueError("event_time_min must lie before event_time_max; swap them")
         return self
 
+    @property
+    def event_times_ms(self) -> tuple[int, int]:
+        """The earliest and the latest plausible event time, epoch milliseconds."""
+        return round(self.event_time_min.timestamp() * 1000), round(self.event_time_max.timestamp() * 1000)
+
 
 class Live(Section):
     """How topics are followed: none of these changes a row, only when it comes."""

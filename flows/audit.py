@@ -59,7 +59,7 @@ def run(
         raise ContractError(
             f"an audit knows labels.mode 'wait', not '{app.config.labels.mode}'; ingest with --set labels.mode=wait"
         )
-    fates = read_fates(out / "fates").unique(_KEY, maintain_order=True)
+    fates = read_fates(out / "fates")
     dead = fates.filter(pl.col("fate") == "dead_lettered").select("origin", "line").rows()
     records: dict[tuple[str, str], list[Raw]] = {}
     for stream, source in (("impressions", impressions), ("clicks", clicks)):

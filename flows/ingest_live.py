@@ -43,7 +43,6 @@ from nodes.topic_plan import Begin
 from nodes.write import WriteParts
 
 _POLL_S = 0.1
-_KEY = ["stream", "origin", "line"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,7 +279,7 @@ def _wait(running: Running, stop: threading.Event | None, on_tick: Callable[[], 
 
 def _figures_of_fates(folder: Path) -> dict[str, Any]:
     """The rows of a log that several runs made, from what they wrote of each event."""
-    fates = read_fates(folder).unique(_KEY)
+    fates = read_fates(folder)
     counted = {
         f"ctr_join_{stream}_{fate}_total": rows
         for stream, fate, rows in fates.group_by("stream", "fate").len().iter_rows()

@@ -75,10 +75,6 @@ def _card(name: str, value: str, note: str) -> dict[str, str]:
     return {"name": name, "value": value, "note": note}
 
 
-def _ms(value: float | None) -> str:
-    return "-" if value is None else f"{value:.0f} ms"
-
-
 def _seconds(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f} s"
 

@@ -107,7 +107,8 @@ def keeps_contract(app: App, stream: str, value: bytes | None) -> bool:
     if event is None or not _whole(event, contract) or len(value or b"") > ingest.max_event_bytes:
         return False
     at = event[contract.role("event_time")]
-    if not ingest.event_time_min.timestamp() * 1000 <= at <= ingest.event_time_max.timestamp() * 1000:
+    first_ms, last_ms = ingest.event_times_ms
+    if not first_ms <= at <= last_ms:
         return False
     return bool(_validator(contract).is_valid(event))
 
@@ -131,7 +132,7 @@ def _in_time(
     name = contract.role("impression_id" if stream == "impressions" else "click_id")
     of, at = contract.role("impression_id"), contract.role("event_time")
     ingest = app.config.ingest
-    first_ms, last_ms = (round(bound.timestamp() * 1000) for bound in (ingest.event_time_min, ingest.event_time_max))
+    first_ms, last_ms = ingest.event_times_ms
     newest: int | None = None
     kept, values = [], []
     for offset, value in lying:

@@ -45,7 +45,7 @@ def requests(app: App, count: int, candidates: int, seed: int = 0) -> list[bytes
     user = [c for c in inner if c.side == "user"]
     item = [c for c in inner if c.side == "item"]
     context = [c for c in inner if c.side not in {"user", "item"}]
-    start_ms = round(app.config.ingest.event_time_min.timestamp() * 1000)
+    start_ms, _ = app.config.ingest.event_times_ms
     return [
         encode(
             {

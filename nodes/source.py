@@ -6,7 +6,6 @@ is more than `ingest.disorder_s` behind the largest plausible event time earlier
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from stat import S_ISDIR
 
@@ -61,7 +60,7 @@ class EventReader:
             raise ContractError(
                 f"{contract.path}: the event_time column '{self._time}' must be int64 (epoch milliseconds)"
             )
-        self._min_ms, self._max_ms = _epoch_ms(self._ingest.event_time_min), _epoch_ms(self._ingest.event_time_max)
+        self._min_ms, self._max_ms = self._ingest.event_times_ms
         self._plausible = pl.col(self._time).is_between(self._min_ms, self._max_ms)
         self._reason = pl.when(self._plausible).then(reasons(contract)).otherwise(self._bad_time())
         self.newest_ms = newest_ms  #: the largest plausible event time so far
@@ -180,7 +179,3 @@ def read_events(path: Path, contract: DataContract, app: App, stream: str) -> It
         reader.read(block.lines, first_line=block.first_line, whole_bytes=block.whole_bytes)
         for block in read_lines(path, max_lines=ingest.chunk_rows, max_line_bytes=ingest.max_event_bytes)
     )
-
-
-def _epoch_ms(instant: datetime) -> int:
-    return round(instant.timestamp() * 1000)

@@ -124,8 +124,8 @@ def _filled(app: App, brokers: str, folder: Path, impressions: int) -> _Topics:
     simulate(folder, impressions=impressions, seed=1, days=impressions / _PER_S / _DAY_S, rates=rates)
     lines = arrivals(
         [EventFile(stream, folder / f"{stream}.ndjson") for stream in _STREAMS],
-        time_min_ms=round(ingest.event_time_min.timestamp() * 1000),
-        time_max_ms=round(ingest.event_time_max.timestamp() * 1000),
+        time_min_ms=ingest.event_times_ms[0],
+        time_max_ms=ingest.event_times_ms[1],
         max_line_bytes=app.config.kafka.max_message_bytes,
     )
     names = [parse_kafka_url(urls[stream]).topic for stream in _STREAMS]

@@ -1,11 +1,8 @@
 """`rocket ingest`: events into the example log, from files, or from topics while they are written."""
 
 import json
-import signal
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +11,7 @@ import typer
 
 from contracts.app import App
 from deploy.progress import TerminalProgress
+from deploy.signals import stopped_by_signals
 from flows.settings import load_app_with_settings
 from nodes.kafka_url import is_kafka_url
 
@@ -97,7 +95,8 @@ def _topics(
     *,
     live: bool,
 ) -> dict[str, Any]:
-    with _stopped_by_signals(where["runner"]) as stop:
+    # The embedded runner cannot be asked to stop: signals end it.
+    with nullcontext() if where["runner"] == "embedded" else stopped_by_signals() as stop:
         from flows import ingest_live as flow
         from nodes.metrics_http import Metrics
 
@@ -144,18 +143,3 @@ def _instant(begin: str) -> Literal["earliest", "latest"] | int:
     except ValueError:
         raise typer.BadParameter(f"--begin {begin}: earliest, latest, epoch milliseconds or an ISO time") from None
     return round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)
-
-
-@contextmanager
-def _stopped_by_signals(runner: str | None) -> Iterator[threading.Event | None]:
-    """An event that SIGTERM and Ctrl-C set; the embedded runner cannot be asked to stop, and is ended by them."""
-    if runner == "embedded":
-        yield None
-        return
-    stop = threading.Event()
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -1,11 +1,7 @@
 """`rocket produce`: replay files of events into topics."""
 
 import json
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +10,7 @@ import typer
 from contracts.errors import ContractError
 from contracts.names import topic
 from deploy.progress import TerminalProgress
+from deploy.signals import stopped_by_signals
 from flows.settings import load_app_with_settings
 from nodes.clock import now_ms
 
@@ -46,12 +43,12 @@ def produce(
     from nodes.produce import EventFile, Pacer, arrivals
 
     loaded = load_app_with_settings(app_name, sets)
-    kafka, ingest = loaded.config.kafka, loaded.config.ingest
+    kafka, (first_ms, last_ms) = loaded.config.kafka, loaded.config.ingest.event_times_ms
     found = _files(impressions, clicks, events)
     files = [EventFile(stream, path) for stream, path in found]
     pacer = Pacer(_speed(speed), lambda: time.monotonic_ns() // 1_000_000)
     with (
-        _stopped_by_signals() as stop,
+        stopped_by_signals() as stop,
         TerminalProgress() as progress,
         EventTopics(
             parse_brokers(to), [topic(file.stream) for file in files], kafka, now_ms, headers=headers
@@ -61,8 +58,8 @@ def produce(
         began = time.perf_counter()
         lines = arrivals(
             files,
-            time_min_ms=round(ingest.event_time_min.timestamp() * 1000),
-            time_max_ms=round(ingest.event_time_max.timestamp() * 1000),
+            time_min_ms=first_ms,
+            time_max_ms=last_ms,
             max_line_bytes=kafka.max_message_bytes - _HEADER_BYTES,
         )
         done = replay(lines, topics, pacer, stop, from_ms=now_ms() if from_now else None, on_progress=progress.advance)
@@ -104,15 +101,3 @@ def _speed(text: str) -> float | None:
     if not 0 < speed < 1e9:
         raise ContractError(f"--speed {text}: is no rate; give a number above 0, such as 1 or 60, or max")
     return speed
-
-
-@contextmanager
-def _stopped_by_signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM and Ctrl-C set: what was sent is acknowledged, the exit is clean."""
-    stop = threading.Event()
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

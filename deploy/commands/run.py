@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from deploy.commands.train import stopped_by_signals
+from deploy.signals import stopped_by_signals
 from flows import run as flow
 from flows.run_folder import RunFolder
 from flows.settings import load_app_with_settings

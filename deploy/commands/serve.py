@@ -1,17 +1,14 @@
 """`rocket serve`: answer ad requests from Kafka with the newest published weights."""
 
 import json
-import signal
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from contracts.names import topic
+from deploy.signals import stopped_by_signals
 from flows import serve_kafka as flow
 from flows.settings import load_app_with_settings
 from nodes.catalogue import load_catalogue
@@ -20,18 +17,6 @@ from nodes.redis_errors import masked
 
 app = typer.Typer(add_completion=False)
 _LOCKS = Path.home() / ".cache" / "rocket" / "serve"
-
-
-@contextmanager
-def _stopped_by_signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM and Ctrl-C set: what was polled is answered, the group is left, the exit is clean."""
-    stop = threading.Event()
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @app.command()
@@ -77,7 +62,7 @@ def serve(
             line += f"; http://127.0.0.1:{started['metrics_port']}/metrics, /healthz, /readyz"
         print(line, file=sys.stderr if as_json else sys.stdout, flush=True)
 
-    with _stopped_by_signals() as stop:
+    with stopped_by_signals() as stop:
         figures = flow.run(
             loaded,
             requests,

@@ -2,11 +2,10 @@
 
 import json
 import os
-import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import closing, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +16,7 @@ from contracts.app import App
 from contracts.errors import ContractError
 from contracts.stores import WeightStore
 from deploy.progress import TerminalProgress
+from deploy.signals import on_signals, stopped_by_signals
 from flows.settings import load_app_with_settings
 from nodes.hasty_weights import HastyWeights
 from nodes.kafka_url import is_kafka_url
@@ -44,29 +44,6 @@ def instant_ms(text: str) -> int:
     except ValueError as error:
         raise ContractError(f"'{text}' is no time: give 2022-05-04T00:00:00Z, or epoch milliseconds") from error
     return round((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() * 1000)
-
-
-@contextmanager
-def stopped_by_signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM and Ctrl-C set: the minibatch at hand ends, a checkpoint is written, the exit is clean."""
-    stop = threading.Event()
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """While nothing has begun there is nothing to save: SIGTERM and Ctrl-C end the process at once, cleanly."""
-    before = {number: signal.signal(number, lambda *_: os._exit(0)) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _note(figures: Mapping[str, Any]) -> str:
@@ -108,7 +85,7 @@ def train(
         else open_weights(weights, loaded.name, schema_id=loaded.schema_id, keep=publish.keep, ttl_s=publish.ttl_s)
     )
     where = examples if is_kafka_url(examples) else Path(examples)
-    with _ended_by_signals():  # torch takes seconds
+    with on_signals(lambda: os._exit(0)):  # torch takes seconds, and before it there is nothing to save
         from flows import train as bounded
 
     with stopped_by_signals() as stop, TerminalProgress() as progress, opened as store:

@@ -5,17 +5,30 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-import polars as pl
-
 from contracts.app import App
 from nodes.clock import now_ms
-from nodes.kafka_client import close_producer, producer
-from nodes.kafka_errors import speaking
+from nodes.kafka_produce import EventTopics, replay
 from nodes.kafka_url import parse_kafka_url
-from nodes.produce import EventFile, arrivals
+from nodes.produce import EventFile, Pacer, arrivals
 
-_TICK_S = 0.02
-_PATIENCE_S = 5.0  # with a broker that is gone
+
+class _ByTheClock(Pacer):
+    """An event is due at its own time; notes when the first one was, and how far behind any left."""
+
+    def __init__(self) -> None:
+        super().__init__(1, now_ms)
+        self.first_ms: int | None = None
+        self.behind_ms = 0
+
+    def reached_ms(self, next_ms: int) -> int:
+        at_ms = now_ms()
+        if at_ms >= next_ms:
+            self.first_ms = self.first_ms or at_ms
+            self.behind_ms = max(self.behind_ms, at_ms - next_ms)
+        return at_ms
+
+    def wait_ms(self, until_ms: int) -> int:
+        return max(0, until_ms - now_ms())
 
 
 class Sender:
@@ -30,13 +43,12 @@ class Sender:
     def __init__(self, app: App, files: Mapping[str, Path], urls: Mapping[str, str]) -> None:
         self._app = app
         self._files = [EventFile(stream, path) for stream, path in files.items()]
-        self._topics = [parse_kafka_url(urls[stream]) for stream in files]
+        self._urls = [parse_kafka_url(urls[stream]) for stream in files]
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="send", daemon=True)
-        self.sent = dict.fromkeys(files, 0)  #: stream -> records acknowledged or under way
-        self.first_ms: int | None = None  #: when the first one left
-        self.last_ms: int | None = None
-        self.behind_ms = 0  #: the most that an event left after its time
+        self._pacer = _ByTheClock()
+        self._topics: EventTopics | None = None
+        self.last_ms: int | None = None  #: when the last one left
         self.error: BaseException | None = None
 
     def __enter__(self) -> "Sender":
@@ -46,6 +58,22 @@ class Sender:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
+
+    @property
+    def sent(self) -> dict[str, int]:
+        """Stream -> records acknowledged."""
+        told = {} if self._topics is None else self._topics.sent
+        return {file.stream: told.get(url.topic, 0) for file, url in zip(self._files, self._urls, strict=True)}
+
+    @property
+    def first_ms(self) -> int | None:
+        """When the first one left."""
+        return self._pacer.first_ms
+
+    @property
+    def behind_ms(self) -> int:
+        """The most that an event left after its time."""
+        return self._pacer.behind_ms
 
     def wait(self, timeout_s: float) -> bool:
         """Wait until all has been sent; False when it is not yet.
@@ -59,39 +87,14 @@ class Sender:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        ingest, kafka = self._app.config.ingest, self._app.config.kafka
-        parts = arrivals(
-            self._files,
-            time_min_ms=round(ingest.event_time_min.timestamp() * 1000),
-            time_max_ms=round(ingest.event_time_max.timestamp() * 1000),
-            max_line_bytes=kafka.max_message_bytes,
-        )
+        kafka, (first_ms, last_ms) = self._app.config.kafka, self._app.config.ingest.event_times_ms
+        lines = arrivals(self._files, time_min_ms=first_ms, time_max_ms=last_ms, max_line_bytes=kafka.max_message_bytes)
+        names = [url.topic for url in self._urls]
         try:
-            with contextlib.ExitStack() as ends:
-                out = producer(self._topics[0].brokers, kafka)
-                ends.callback(close_producer, out, _PATIENCE_S)
-                for frame in parts:
-                    self._send(frame, out)
-                    if self._stop.is_set():
-                        break
-                with speaking(str(self._topics[0])):
-                    out.flush(kafka.request_timeout_s)
+            with contextlib.closing(EventTopics(self._urls[0].brokers, names, kafka, now_ms)) as self._topics:
+                replay(lines, self._topics, self._pacer, self._stop, on_progress=self._left)
         except BaseException as error:  # told by `wait`, in the thread that waits
             self.error = error
 
-    def _send(self, frame: pl.DataFrame, out: object) -> None:
-        streams = [file.stream for file in self._files]
-        while frame.height and not self._stop.is_set():
-            at_ms = now_ms()
-            due = int(frame["arrival_ms"].search_sorted(at_ms, side="right"))
-            if not due:
-                self._stop.wait(_TICK_S)
-                continue
-            self.first_ms = self.first_ms or at_ms
-            self.behind_ms = max(self.behind_ms, at_ms - int(frame["arrival_ms"][0]))
-            with speaking(str(self._topics[0])):
-                for file, line, key in frame.head(due).select("file", "line", "key").iter_rows():
-                    out.send(self._topics[file].topic, line, key=key.encode() if key else None)  # type: ignore[attr-defined]
-                    self.sent[streams[file]] += 1
-            self.last_ms = now_ms()
-            frame = frame.slice(due)
+    def _left(self, _: int) -> None:
+        self.last_ms = now_ms()

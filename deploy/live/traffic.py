@@ -38,7 +38,7 @@ def prepare(app: App, folder: Path, *, seconds: float, per_s: float, seed: int) 
     if missing:
         raise ContractError(f"app '{app.name}': the simulator writes no column '{min(missing)}'; use the app adsim")
     times = parse(files["impressions"].read_bytes().splitlines())["event_time_ms"]
-    last_ms = int(times.filter(times.is_between(*_bounds(app))).max())  # type: ignore[arg-type]
+    last_ms = int(times.filter(times.is_between(*app.config.ingest.event_times_ms)).max())  # type: ignore[arg-type]
     lines = files["clicks"].read_bytes().splitlines()
     late = (parse(lines)["event_time_ms"] > last_ms).fill_null(value=False).to_list()
     files["clicks"].write_bytes(b"".join(line + b"\n" for line, gone in zip(lines, late, strict=True) if not gone))
@@ -57,7 +57,7 @@ def moved_to(app: App, files: dict[str, Path], folder: Path, start_ms: int) -> d
     folder.mkdir(parents=True, exist_ok=True)
     lines = {stream: path.read_bytes().splitlines() for stream, path in files.items()}
     times = parse(lines["impressions"])["event_time_ms"]
-    first_ms = int(times.filter(times.is_between(*_bounds(app))).min())  # type: ignore[arg-type]
+    first_ms = int(times.filter(times.is_between(*app.config.ingest.event_times_ms)).min())  # type: ignore[arg-type]
     moved = {}
     for stream, some in lines.items():
         moved[stream] = folder / f"{stream}.ndjson"
@@ -66,8 +66,3 @@ def moved_to(app: App, files: dict[str, Path], folder: Path, start_ms: int) -> d
                 part = shifted(some[start : start + _BLOCK], start_ms - first_ms)
                 sink.write(b"".join(line + b"\n" for line in part))
     return moved
-
-
-def _bounds(app: App) -> tuple[int, int]:
-    ingest = app.config.ingest
-    return round(ingest.event_time_min.timestamp() * 1000), round(ingest.event_time_max.timestamp() * 1000)

@@ -7,6 +7,7 @@ import random
 import socket
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ _TRIES = 3
 _LEFT_RUNNING: list["subprocess.Popen[bytes]"] = []  # Python complains of children that are forgotten alive
 
 
-class Daemon:
+class Daemon(ABC):
     """A server of one folder, started by one process and found, judged or ended by another.
 
     A process is ours when its number, its start time and its working folder are those on record: numbers are
@@ -76,13 +77,13 @@ class Daemon:
                 break
         return True
 
+    @abstractmethod
     def _prepared(self) -> Callable[[int], None]:
         """Find what it needs, and return what starts its process on a port by `_spawn`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def answers(self) -> bool:
         """Whether it does its work now: asked as a client would, never only the port."""
-        raise NotImplementedError
 
     def wait_ready(self, timeout_s: float = 60.0) -> None:
         """Wait until it answers.
