@@ -11,6 +11,7 @@ import uuid
 from pathlib import Path
 
 import apache_beam as beam
+import psutil
 import pytest
 
 from contracts.errors import ContractError, StoreError
@@ -28,6 +29,11 @@ def alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def test_it_has_more_threads_than_bundles_that_spin():
+    with Prism() as prism:
+        assert int(psutil.Process(prism.pid).environ()["GOMAXPROCS"]) >= 4
 
 
 def test_slots_settle_as_the_oracle_says_and_the_run_ends_by_itself():
