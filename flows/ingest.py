@@ -27,6 +27,7 @@ from nodes.fates import dead_fates
 from nodes.featurize_chunks import AddStreamingFeatures, Featurize
 from nodes.follow_log import FollowLog, gather, slot_ms_of
 from nodes.join_clicks import JoinClicks
+from nodes.ledger import read_fates
 from nodes.order import OrderRows
 from nodes.read import Checked, ReadEvents
 from nodes.sample import SampleNegatives
@@ -144,6 +145,23 @@ def figures_of(counted: dict[str, int]) -> dict[str, Any]:
         "segments": counted.get("ctr_write_segments_total", 0),
         "streams": streams,
     }
+
+
+def figures_of_fates(folder: Path) -> dict[str, Any]:
+    """The rows of a log that several runs made, from what they wrote of each event."""
+    fates = read_fates(folder)
+    counted = {
+        f"ctr_join_{stream}_{fate}_total": rows
+        for stream, fate, rows in fates.group_by("stream", "fate").len().iter_rows()
+    }
+    for stream, rows in fates.group_by("stream").len().iter_rows():
+        counted[f"ctr_read_{stream}_total"] = rows
+        dead = counted.get(f"ctr_join_{stream}_{Fate.DEAD_LETTERED.value}_total", 0)
+        counted[f"ctr_read_{stream}_dead_letters_total"] = dead
+    outcomes = dict(fates.filter(pl.col("outcome").is_not_null()).group_by("outcome").len().iter_rows())
+    counted["ctr_sample_examples_total"] = outcomes.get("example", 0)
+    counted["ctr_sample_sampled_out_total"] = outcomes.get("sampled_out", 0)
+    return figures_of(counted)
 
 
 @contextmanager

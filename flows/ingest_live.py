@@ -16,25 +16,25 @@ from pathlib import Path
 from typing import Any, Literal
 
 import apache_beam as beam
-import polars as pl
 from xxhash import xxh3_64_hexdigest
 
 from contracts.app import App
 from contracts.errors import ContractError
-from contracts.events import Fate
 from contracts.positions import Basis, Position
-from flows.ingest import figures_of, listening, wire
+from contracts.stores import Record
+from flows.ingest import figures_of, figures_of_fates, listening, wire
 from flows.live_folder import Begun, LiveFolder
 from flows.runners import Running, live_pipeline, start
 from nodes import log_progress
 from nodes.append_examples import AppendExamples, close_examples
+from nodes.dead_records import dead_records
 from nodes.example_log import ExampleDirectory
 from nodes.example_logs import OpenExampleLog, open_examples
 from nodes.files import write_whole
 from nodes.follow_log import FollowLog, slot_ms_of
 from nodes.kafka_client import partitions_of
+from nodes.kafka_sink import WriteRecords, close_producers
 from nodes.kafka_url import is_kafka_url, parse_kafka_url
-from nodes.ledger import read_fates
 from nodes.positions import basis_of, newest
 from nodes.prime import PrimeJoin
 from nodes.read_topics import ReadTopics, close_readers
@@ -63,6 +63,7 @@ def run(
     out: Path,
     *,
     examples: str | None = None,
+    dead_letters: str | None = None,
     cluster: Cluster = Cluster(),
     begin: Begin = "earliest",
     until: Literal["never", "now"] = "never",
@@ -80,6 +81,7 @@ def run(
         clicks: kafka:// URL, on the same brokers.
         out: positions, fates and dead letters of these topics only.
         examples: the example log, a folder or kafka:// URL; None: `out`/examples.
+        dead_letters: kafka:// URL of a topic that they are written to as well (`nodes.dead_records`), at least once.
         cluster: the runner.
         begin: where a new folder begins: "earliest", "latest" or epoch milliseconds of record timestamps.
         until: "now" ends where the topics end when the folder was first told so, settles everything, and marks the log
@@ -105,7 +107,7 @@ def run(
     with folder.locked():
         log = open_examples(where, app)
         try:
-            job = _Job(app, folder, where, basis_of(app, topics), cluster, uuid.uuid4().hex)
+            job = _Job(app, folder, where, basis_of(app, topics), cluster, uuid.uuid4().hex, dead_letters)
             return job.run(sources, log, begin, until, stop, on_progress, on_tick)
         finally:
             log.close()
@@ -136,6 +138,7 @@ class _Job:
     basis: Basis
     cluster: Cluster
     run_id: str
+    dead_letters: str | None = None
 
     def run(
         self,
@@ -171,6 +174,7 @@ class _Job:
         finally:
             close_readers(self.run_id)
             close_examples(self.run_id)
+            close_producers()
         figures = {
             "examples_in_log": log.rows(),
             "resumed_from": None if position is None else position.row,
@@ -179,7 +183,7 @@ class _Job:
             "cpu_seconds": time.process_time() - cpu_s,
         }
         if ended:
-            figures |= figures_of(counted) if position is None and counted else _figures_of_fates(root / "fates")
+            figures |= figures_of(counted) if position is None and counted else figures_of_fates(root / "fates")
             figures["ended"] = True  # of the run; that of the rows is a count
             self._finish(log, figures)
         return figures
@@ -253,6 +257,9 @@ class _Job:
             checked = dataclasses.replace(checked, events=(checked.events, primed) | "Events" >> beam.Flatten())
         ingested = wire(checked, app, follow)
         _ = ingested.examples | "Append examples" >> AppendExamples(app, self.where, self.run_id)
+        if self.dead_letters is not None:
+            told = checked.dead | "As records" >> beam.FlatMap(dead_records, app.schema_id).with_output_types(Record)
+            _ = told | "Tell dead letters" >> WriteRecords(self.dead_letters, app.config.kafka)
         if follow is None:
             _ = ingested.fates | "Write fates" >> WriteParts(root / "fates")
             _ = ingested.dead_letters | "Write dead letters" >> WriteParts(root / "dead_letters")
@@ -275,20 +282,3 @@ def _wait(running: Running, stop: threading.Event | None, on_tick: Callable[[], 
         if on_tick is not None:
             on_tick()
     return running.wait()
-
-
-def _figures_of_fates(folder: Path) -> dict[str, Any]:
-    """The rows of a log that several runs made, from what they wrote of each event."""
-    fates = read_fates(folder)
-    counted = {
-        f"ctr_join_{stream}_{fate}_total": rows
-        for stream, fate, rows in fates.group_by("stream", "fate").len().iter_rows()
-    }
-    for stream, rows in fates.group_by("stream").len().iter_rows():
-        counted[f"ctr_read_{stream}_total"] = rows
-        dead = counted.get(f"ctr_join_{stream}_{Fate.DEAD_LETTERED.value}_total", 0)
-        counted[f"ctr_read_{stream}_dead_letters_total"] = dead
-    outcomes = dict(fates.filter(pl.col("outcome").is_not_null()).group_by("outcome").len().iter_rows())
-    counted["ctr_sample_examples_total"] = outcomes.get("example", 0)
-    counted["ctr_sample_sampled_out_total"] = outcomes.get("sampled_out", 0)
-    return figures_of(counted)

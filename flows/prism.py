@@ -184,9 +184,17 @@ class Prism:
 
 
 def _start(binary: Path, port: int, log: Path | None) -> "subprocess.Popen[bytes]":
-    prism = [str(binary), f"--job_port={port}", "--serve_http=false", "--log_level=warn", "--log_kind=text"]
+    threads = f"GOMAXPROCS={max(_THREADS, os.cpu_count() or 1)}"
+    prism = [
+        "/usr/bin/env",
+        threads,
+        str(binary),
+        f"--job_port={port}",
+        "--serve_http=false",
+        "--log_level=warn",
+        "--log_kind=text",
+    ]
     command = ["/bin/sh", "-c", _LIFELINE, "prism", *prism]
-    threads = os.environ.get("GOMAXPROCS") or str(max(_THREADS, os.cpu_count() or 1))
     with Path("/dev/null").open("ab") if log is None else log.open("ab") as told:
         return subprocess.Popen(  # noqa: S603  # the arguments are ours
             command,
@@ -194,7 +202,6 @@ def _start(binary: Path, port: int, log: Path | None) -> "subprocess.Popen[bytes
             stdout=subprocess.PIPE,
             stderr=told,
             start_new_session=True,
-            env=os.environ | {"GOMAXPROCS": threads},
         )
 
 

@@ -76,20 +76,6 @@ def missing_topic(where: str) -> StoreError:
     )
 
 
-def offset_gone(where: str, partition: int, offset: int, begin: int, end: int) -> StoreError:
-    """The error for an offset outside what a topic still has.
-
-    >>> print(offset_gone("kafka://h:9092/t", 0, 5, 10, 20))
-    kafka://h:9092/t: partition 0 has offsets 10..19, but reading goes on at 5; what lay between is lost to retention,
-    or the topic was made anew: set live.gone = "earliest" to go on without it, or begin a new run
-    """
-    held = f"has offsets {begin}..{end - 1}" if end > begin else f"is empty and goes on at {end}"
-    return StoreError(
-        f"{where}: partition {partition} {held}, but reading goes on at {offset}; what lay between is lost to "
-        'retention, or the topic was made anew: set live.gone = "earliest" to go on without it, or begin a new run'
-    )
-
-
 def _mend(error: Exception) -> str:
     said = _said(error)
     if isinstance(error, _CREDENTIALS):

@@ -30,6 +30,9 @@ def ingest(
     examples: Annotated[
         str | None, typer.Option("--examples", help="Topics: another folder for the example log, or a kafka:// URL.")
     ] = None,
+    dead_letters: Annotated[
+        str | None, typer.Option("--dead-letters", help="Topics: a kafka:// URL that they are written to as well.")
+    ] = None,
     begin: Annotated[
         str, typer.Option(help="Topics, in a new folder: earliest, latest, ISO time or epoch ms.")
     ] = "earliest",
@@ -56,14 +59,16 @@ def ingest(
         raise typer.BadParameter("one topic of impressions and one of clicks")
     if any(topics) and (live, until) not in {(True, None), (False, "now")}:
         raise typer.BadParameter("topics are followed with --live, or read to their end with --until now")
-    if not any(topics) and (live or until or examples or runner or metrics_port is not None):
-        raise typer.BadParameter("--live, --until, --examples, --runner and --metrics-port need kafka:// URLs")
+    if not any(topics) and (live or until or examples or dead_letters or runner or metrics_port is not None):
+        raise typer.BadParameter(
+            "--live, --until, --examples, --dead-letters, --runner and --metrics-port need kafka:// URLs"
+        )
     loaded = load_app_with_settings(app_name, sets)
     if any(topics):
         where: dict[str, Any] = {"runner": runner or ("prism" if live else "embedded")}
         where |= {"job_endpoint": job_endpoint, "flink_rest": flink_rest, "worker_pool": worker_pool}
         both = {"impressions": impressions[0], "clicks": clicks[0]}
-        figures = _topics(loaded, both, out, examples, where, begin, metrics_port, live=live)
+        figures = _topics(loaded, both, out, (examples, dead_letters), where, begin, metrics_port, live=live)
     else:
         figures = _files(loaded, [Path(path) for path in impressions], [Path(path) for path in clicks], out)
     for stream, rows in figures.get("streams", {}).items():
@@ -88,7 +93,7 @@ def _topics(
     loaded: App,
     both: dict[str, str],
     out: Path,
-    examples: str | None,
+    into: tuple[str | None, str | None],
     where: dict[str, Any],
     begin: str,
     metrics_port: int | None,
@@ -116,7 +121,8 @@ def _topics(
                 both["impressions"],
                 both["clicks"],
                 out,
-                examples=examples,
+                examples=into[0],
+                dead_letters=into[1],
                 cluster=flow.Cluster(**where),
                 begin=_instant(begin),
                 until="never" if live else "now",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from kafka import KafkaAdminClient
+from kafka import KafkaAdminClient, TopicPartition
 
 from contracts.app import App, load_app
 from contracts.events import Mark
@@ -16,7 +16,7 @@ from contracts.segments import FeatureBatch
 from flows.live_folder import LiveFolder
 from nodes.example_logs import open_examples
 from nodes.fake_traffic import examples
-from nodes.kafka_client import producer
+from nodes.kafka_client import consumer, producer
 from nodes.ledger import read_fates
 from nodes.positions import basis_of
 from nodes.simulate import Faults, simulate
@@ -83,6 +83,29 @@ def test_bad_messages_are_counted_dead_letters_and_the_others_live(topics: Topic
     assert places == list(range(good // 2, good // 2 + 5))
     dead = pl.read_parquet(topics.out / "dead_letters" / "*.parquet")
     assert dead["raw"].bin.size().max() <= 2_000_000, "a giant is kept whole"
+
+
+@pytest.mark.parametrize("runner", ["embedded", "prism"])
+def test_dead_letters_stand_in_a_topic_as_they_came_with_their_origin_and_reason(
+    topics: Topics, tmp_path: Path, runner: str
+) -> None:
+    kafka, out = topics.kafka, tmp_path / "out"
+    dead = kafka.create(kafka.name("dead"), max_message_bytes=_MESSAGE_BYTES)
+    said = rocket(*topics.words(out), "--until", "now", "--runner", runner, "--dead-letters", kafka.url(dead))
+    assert said.code == 0, said.err
+    kept = pl.read_parquet(out / "dead_letters" / "*.parquet").sort("line")
+    with contextlib.closing(consumer((kafka.brokers,), Kafka())) as reader:
+        part = TopicPartition(dead, 0)
+        reader.assign([part])
+        reader.seek(part, 0)
+        told: list[tuple[bytes, int, bytes]] = []
+        while len(told) < kept.height:
+            for record in next(iter(reader.poll(timeout_ms=5_000).values())):
+                headers = dict(record.headers)
+                assert headers["kafka_dlt-original-topic"].decode() == topics.topics["impressions"]
+                offset = int.from_bytes(headers["kafka_dlt-original-offset"], "big")
+                told.append((record.value, offset, headers["ctr_reason"]))
+    assert sorted(told) == sorted(zip(kept["raw"], kept["line"], map(str.encode, kept["reason"]), strict=True))
 
 
 def test_a_topic_that_has_grown_is_refused(topics: Topics) -> None:

@@ -14,7 +14,7 @@ from contracts.errors import ContractError, FencedError, StoreError, Unreachable
 from contracts.sections import Kafka
 from nodes import kafka_client
 from nodes.kafka_client import begin_offsets, consumer, end_offsets, offsets_at, partitions_of, producer
-from nodes.kafka_errors import as_sentence, offset_gone, speaking
+from nodes.kafka_errors import as_sentence, speaking
 
 SECURE = Kafka(
     security_protocol="SASL_SSL",
@@ -151,10 +151,6 @@ def test_each_error_of_the_client_has_its_sentence(error, kind, words):
     assert str(told).startswith("kafka://a:1/t: ")
     assert words in str(told)
     assert "\n" not in str(told)
-
-
-def test_an_offset_that_is_gone_names_what_is_left():
-    assert "partition 3 is empty and goes on at 7, but reading goes on at 5" in str(offset_gone("t", 3, 5, 7, 7))
 
 
 def test_other_errors_pass_through():
