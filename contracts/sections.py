@@ -45,6 +45,7 @@ class Live(Section):
     bundle_s: float = Field(default=0.3, gt=0)  #: and at most that long
     slot_s: float = Field(default=0.5, gt=0)  #: events settle whenever event time passes a multiple of it
     idle_s: float = Field(default=2, gt=0)  #: a partition read to its end and quiet that long holds nothing back
+    outage_s: float = Field(default=10, gt=0)  #: but after the broker was away so long, for writers to come back
     max_lead_s: float = Field(default=120, gt=0)  #: of a partition over the slowest, and of reading over the log
     position_every_s: float = Field(default=5, gt=0)  #: between two positions to resume from
     gone: Literal["stop", "earliest"] = "stop"  #: where the offset to resume from is no longer in the topic

@@ -20,6 +20,7 @@ from contracts.errors import StoreError
 from contracts.events import Mark
 from nodes.source import BEFORE_ALL, EventReader
 from nodes.topic_clock import Standing, is_idle, watermark_ms
+from nodes.topic_ends import EndWatch
 from nodes.topic_partitions import Consumer, Partition, TopicChunk, refuse_gone, refuse_grown
 
 _POLLS = 3  # a chunk is filled by so many at most
@@ -77,7 +78,8 @@ class TopicReader:
         self._log_lead_ms = round((self._live.max_lead_s + settles_s) * 1000)
         self._watermark_ms: int | None = None
         self._first_ms: int | None = None  # of the watermarks
-        self._chunk_s = self._checked_s = -float("inf")
+        self._chunk_s = -float("inf")
+        self._ends = EndWatch(consumer, self._standing, self._live)
         self._grown_s = clock()
         self._waited: tuple[int | None, float] = (None, -float("inf"))  # what the log told, and since when
         consumer.assign(list(self._partitions))
@@ -131,7 +133,7 @@ class TopicReader:
         """
         now = self._clock()
         self._look_for_growth(now)
-        self._look_for_ends(now)
+        self._ends.look(now)
         self._hold_leaders(now)
         if self._log_is_behind(now):
             return []
@@ -240,25 +242,6 @@ class TopicReader:
             except KafkaError:
                 continue
             refuse_grown(partition, found)
-
-    def _look_for_ends(self, now: float) -> None:
-        """Ask the broker whether the quiet partitions are at their ends; no answer confirms nothing."""
-        idle_s = self._live.idle_s
-        own = self._standing.items()
-        quiet = [tp for tp, standing in own if standing.end is None and now - standing.quiet_since_s >= idle_s]
-        if not quiet or now - self._checked_s < idle_s / 4:
-            return
-        self._checked_s = now
-        try:
-            ends = self._consumer.end_offsets(quiet, timeout_ms=_END_TIMEOUT_MS)
-        except KafkaError:
-            for tp in quiet:  # who writes to it is cut off too, and sends what it holds back when the broker returns
-                self._standing[tp].quiet_since_s = now
-            return
-        for tp in quiet:
-            standing, seen = self._standing[tp], self._consumer.highwater(tp)
-            at_end = seen is not None and standing.offset >= max(ends[tp], seen)
-            standing.confirmed_s = now if at_end else None
 
     def _hold_leaders(self, now: float) -> None:
         """Leave out partitions that are finished, or too far ahead of the slowest."""

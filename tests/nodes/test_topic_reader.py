@@ -135,7 +135,7 @@ def test_an_empty_partition_holds_nothing_once_its_end_is_confirmed(clock):
     reader.read()
     assert after_s(reader) is None
     consumer.add(P0, click("c", 12))
-    look(reader, clock)
+    look(reader, clock, 0.6)  # asked four times in `idle_s`
     assert after_s(reader) == 8
 
 
@@ -213,6 +213,24 @@ def test_the_time_in_which_the_broker_is_away_is_not_quiet(clock):
     consumer.add(P0, click("b", 12))  # held back by who writes while the broker was away
     assert after_s(reader) == 6
     assert ids(look(reader, clock)) == ["b"]
+
+
+def test_after_an_outage_shorter_than_idle_s_writers_have_outage_s_to_come_back(clock):
+    consumer = FakeConsumer()
+    consumer.add(P0, click("a", 10))
+    reader = reading(consumer, clock, 2)  # of P1 nothing ever comes: it is not waited for
+    reader.read()
+    consumer.away = True
+    look(reader, clock, 0.6)
+    consumer.away = False
+    for _ in range(9):
+        look(reader, clock, 1)
+    assert after_s(reader) == 6, "the watermark went on without who was cut off"
+    consumer.add(P0, click("b", 12))
+    assert ids(look(reader, clock)) == ["b"]
+    for _ in range(4):
+        look(reader, clock, 1)
+    assert after_s(reader) > 8, "the outage is over"
 
 
 def test_the_watermark_never_goes_back(clock):
