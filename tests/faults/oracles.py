@@ -4,6 +4,7 @@ The kill suite asks them of the live loop, and `test_planted_bugs` proves that e
 """
 
 import contextlib
+import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -183,12 +184,17 @@ class WatchedLog:
 
     def __init__(self, log: ExampleLog, schema_id: str) -> None:
         self._log, self._schema_id = log, schema_id
+        self._reading = threading.Lock()  # a thread looks now and then, and a log has one reader at a time
         self._ids: set[int] = set()
         self.rows = 0
         self.complaints: list[str] = []
 
     def look(self) -> None:
         """Read what has come since."""
+        with self._reading:
+            self._look()
+
+    def _look(self) -> None:
         try:
             for batch in self._log.read(self.rows, self._schema_id):
                 self._take(batch)
@@ -200,7 +206,8 @@ class WatchedLog:
     def again(self) -> None:
         """Read all once more: it must be what was read while it grew."""
         told = WatchedLog(self._log, self._schema_id)
-        told.look()
+        with self._reading:
+            told.look()
         self.complaints += told.complaints
         if told.rows < self.rows:
             self.complaints.append(f"the log has {told.rows} rows, but had {self.rows}")
