@@ -122,14 +122,30 @@ class Light(Section):
     wide: bool = True  #: a first-order term beside the MLP
 
 
+Activation = Literal["relu", "gelu", "silu", "prelu", "dice"]
+
+
 class Booster(Section):
     """The net that teaches."""
 
     kind: str = "dcn_v2"  #: a file in model/boosters; "none" trains the light net alone
     hidden: tuple[Width, ...] = (256, 128, 64)
-    cross_layers: int = Field(default=2, ge=0)
-    cross_rank: int = Field(default=32, ge=1)
+    activation: Activation = "relu"  #: of the hidden layers; dice is DIN's
+    norm: Literal["none", "batch", "layer"] = "none"  #: before each activation
+    dropout: float = Field(default=0.0, ge=0, lt=1)  #: after each activation
     pooling: Literal["mean", "attention"] = "mean"  #: of sequences
+    cross_layers: int = Field(default=2, ge=0)  #: dcn_v2
+    cross_rank: int = Field(default=32, ge=0)  #: dcn_v2; 0: whole matrices
+    cross_experts: int = Field(default=1, ge=1)  #: dcn_v2: low-rank experts a layer, weighed by a gate
+    cross_stacked: bool = False  #: dcn_v2: the deep layers after the crosses, not beside them
+    attention_layers: int = Field(default=3, ge=1)  #: autoint
+    attention_heads: int = Field(default=2, ge=1)  #: autoint; finalmlp: of its fusion
+    attention_width: int = Field(default=16, ge=1)  #: autoint: of a head
+    squeeze_ratio: int = Field(default=3, ge=1)  #: fibinet: how much narrower the squeeze is
+    bilinear: Literal["all", "each", "interaction"] = "interaction"  #: fibinet: one matrix, one a field, one a pair
+    mask_blocks: int = Field(default=3, ge=1)  #: masknet
+    mask_parallel: bool = True  #: masknet: blocks side by side, or one after another
+    mask_ratio: float = Field(default=2.0, gt=0)  #: masknet: width of a mask's hidden layer, in block widths
 
 
 class Model(Section):

@@ -1,11 +1,15 @@
 """Blocks that nets are made of. Shapes: B rows, I inputs, D embedding width, L positions of a sequence."""
 
 import math
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from contracts.sections import Activation
+from model.activations import activation
 from model.tensors import Ragged
 
 
@@ -16,6 +20,24 @@ def linear(inputs: int, outputs: int) -> nn.Linear:
         nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
     nn.init.zeros_(layer.bias)
     return layer
+
+
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """What follows each hidden layer."""
+
+    activation: Activation = "relu"
+    norm: Literal["none", "batch", "layer"] = "none"
+    dropout: float = 0.0
+
+    def after(self, width: int) -> nn.Module:
+        """Norm, activation, dropout of a layer of H = `width` columns."""
+        norms = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm}
+        parts = [norms[self.norm](width)] if self.norm in norms else []
+        parts.append(activation(self.activation, width))
+        if self.dropout:
+            parts.append(nn.Dropout(self.dropout))
+        return nn.Sequential(*parts)
 
 
 class LogitHead(nn.Linear):
@@ -37,7 +59,12 @@ def logit_head(inputs: int) -> LogitHead:
 
 
 class DeepLayers(nn.Module):
-    """Linear layers, each with a ReLU: I -> hidden[0] -> ... -> hidden[-1].
+    """Linear layers, each with a norm, an activation and dropout: I -> hidden[0] -> ... -> hidden[-1].
+
+    Args:
+        inputs: I.
+        hidden: widths.
+        kind: activation, norm and dropout of each layer; by default a ReLU alone.
 
     Example::
 
@@ -45,16 +72,16 @@ class DeepLayers(nn.Module):
         torch.Size([3, 2])
     """
 
-    def __init__(self, inputs: int, hidden: tuple[int, ...]) -> None:
+    def __init__(self, inputs: int, hidden: tuple[int, ...], kind: Hidden | None = None) -> None:
         super().__init__()
-        widths = (inputs, *hidden)
-        self.layers = nn.ModuleList(linear(a, b) for a, b in pairwise(widths))
-        self.outputs = widths[-1]
+        self.layers = nn.ModuleList(linear(a, b) for a, b in pairwise((inputs, *hidden)))
+        self.after = nn.ModuleList((kind or Hidden()).after(width) for width in hidden)
+        self.outputs = (inputs, *hidden)[-1]
 
     def forward(self, x_BI: Tensor) -> Tensor:
         """[B, I] to [B, hidden[-1]]."""
-        for layer in self.layers:
-            x_BI = layer(x_BI).relu()
+        for layer, after in zip(self.layers, self.after, strict=True):
+            x_BI = after(layer(x_BI))
         return x_BI
 
 

@@ -25,12 +25,12 @@ from model.tensors import Batch
 class BoosterNet(nn.Module):
     """Pools sequences and standardises numbers, then lets the named booster judge."""
 
-    def __init__(self, sizes: Sizes, settings: Booster, queries: tuple[int, ...]) -> None:
+    def __init__(self, sizes: Sizes, settings: Booster) -> None:
         super().__init__()
-        self._queries = queries  # for each sequence the id feature that it refers to
+        self._queries = sizes.queries
         self.standardise = RunningStandardise(sizes.dense)
         pooling = AttentionPooling if settings.pooling == "attention" else MeanPooling
-        self.pooling = nn.ModuleList(pooling(sizes.width) for _ in queries)
+        self.pooling = nn.ModuleList(pooling(sizes.width) for _ in sizes.queries)
         self.tower = make_booster(settings, sizes)
 
     def forward(self, fields_BFD: Tensor, sequences: tuple[tuple[Tensor, Tensor], ...], dense_BN: Tensor) -> Tensor:
@@ -114,8 +114,9 @@ class RocketNets:
     def _make_booster(self, settings: Booster, prior_logit: Tensor) -> BoosterNet:
         layout = self.layout
         names = [feature.name for feature in layout.ids]
-        sizes = Sizes(len(layout.ids), len(layout.sequences), len(layout.dense), self._width)
-        net = BoosterNet(sizes, settings, tuple(names.index(f.of or "") for f in layout.sequences))
+        queries = tuple(names.index(f.of or "") for f in layout.sequences)
+        sizes = Sizes(len(layout.ids), len(layout.sequences), len(layout.dense), self._width, queries)
+        net = BoosterNet(sizes, settings)
         head = getattr(net.tower, "head", None)
         if isinstance(head, nn.Linear) and head.out_features == 1:
             nn.init.constant_(head.bias, float(prior_logit.detach()))

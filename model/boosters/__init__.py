@@ -13,9 +13,20 @@ from torch import Tensor, nn
 
 from contracts.errors import ContractError, did_you_mean
 from contracts.sections import Booster
+from model.layers import Hidden
 
 #: Name -> where the class is. A new booster is one file here and one row.
-BOOSTERS = {"dcn_v2": "model.boosters.dcn_v2:DCNv2", "mlp": "model.boosters.mlp:MLP"}
+BOOSTERS = {
+    "autoint": "model.boosters.autoint:AutoInt",
+    "dcn_v2": "model.boosters.dcn_v2:DCNv2",
+    "deepfm": "model.boosters.deepfm:DeepFM",
+    "din": "model.boosters.din:DIN",
+    "fibinet": "model.boosters.fibinet:FiBiNET",
+    "finalmlp": "model.boosters.finalmlp:FinalMLP",
+    "masknet": "model.boosters.masknet:MaskNet",
+    "mlp": "model.boosters.mlp:MLP",
+    "wdl": "model.boosters.wdl:WideAndDeep",
+}
 
 
 class BoosterInput(NamedTuple):
@@ -27,6 +38,10 @@ class BoosterInput(NamedTuple):
     sequences: tuple[
         tuple[Tensor, Tensor], ...
     ]  #: each sequence as ([B, L, D], mask [B, L]), for attention of your own
+
+    def vectors(self) -> Tensor:
+        """Fields and pooled sequences, [B, M = F + Q, D]: what interactions are made of."""
+        return torch.cat((self.fields_BFD, self.pooled_BQD), dim=1)
 
     def flat(self) -> Tensor:
         """All of it side by side but the unpooled sequences: [B, (F + Q) * D + N]."""
@@ -41,11 +56,22 @@ class Sizes:
     sequences: int  #: Q
     dense: int  #: N
     width: int  #: D
+    queries: tuple[int, ...] = ()  #: of each sequence, the field that it is a sequence of
+
+    @property
+    def vectors(self) -> int:
+        """M: rows of `BoosterInput.vectors`."""
+        return self.ids + self.sequences
 
     @property
     def flat(self) -> int:
         """I: columns of `BoosterInput.flat`."""
-        return (self.ids + self.sequences) * self.width + self.dense
+        return self.vectors * self.width + self.dense
+
+
+def hidden_of(settings: Booster) -> Hidden:
+    """What follows each hidden layer of a booster."""
+    return Hidden(settings.activation, settings.norm, settings.dropout)
 
 
 def make_booster(settings: Booster, sizes: Sizes) -> nn.Module:

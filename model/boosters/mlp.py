@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from contracts.sections import Booster
-from model.boosters import BoosterInput, Sizes
+from model.boosters import BoosterInput, Sizes, hidden_of
 from model.layers import DeepLayers, logit_head
 
 
@@ -21,7 +21,7 @@ class MLP(nn.Module):
 
     def __init__(self, sizes: Sizes, settings: Booster) -> None:
         super().__init__()
-        self.deep = DeepLayers(sizes.flat, settings.hidden)
+        self.deep = DeepLayers(sizes.flat, settings.hidden, hidden_of(settings))
         self.head = logit_head(self.deep.outputs)
 
     def forward(self, seen: BoosterInput) -> Tensor:

@@ -11,7 +11,7 @@ from model.boosters.dcn_v2 import LowRankCross
 from model.layers import AttentionPooling, MeanPooling, Padded, RunningStandardise
 from model.tensors import Ragged
 
-SIZES = Sizes(ids=3, sequences=1, dense=2, width=4)
+SIZES = Sizes(ids=3, sequences=1, dense=2, width=4, queries=(1,))
 
 
 class Own(nn.Module):
@@ -34,16 +34,19 @@ class WrongForm(nn.Module):
 
 def seen(rows: int) -> BoosterInput:
     torch.manual_seed(0)
-    return BoosterInput(torch.randn(rows, 3, 4), torch.randn(rows, 1, 4), torch.randn(rows, 2), ())
+    history = torch.randn(rows, 5, 4), torch.arange(5) < torch.arange(rows).unsqueeze(1)
+    return BoosterInput(torch.randn(rows, 3, 4), torch.randn(rows, 1, 4), torch.randn(rows, 2), (history,))
 
 
 @pytest.mark.parametrize("kind", [*BOOSTERS, f"{__name__}:Own"])
 @pytest.mark.parametrize("layers", [0, 2])
 def test_a_booster_gives_one_logit_a_row_whatever_the_other_rows(kind: str, layers: int) -> None:
-    net = make_booster(Booster(kind=kind, hidden=(8,), cross_layers=layers), SIZES)
-    logits = net(seen(6))
+    net = make_booster(Booster(kind=kind, hidden=(8,), cross_layers=layers), SIZES).eval()
+    whole = seen(6)
+    logits = net(whole)
     assert logits.shape == (6,)
-    two = BoosterInput(*(part[:2] for part in seen(6)[:3]), ())  # type: ignore[arg-type]
+    history = tuple((values[:2], mask[:2]) for values, mask in whole.sequences)
+    two = BoosterInput(whole.fields_BFD[:2], whole.pooled_BQD[:2], whole.dense_BN[:2], history)
     assert torch.allclose(net(two), logits[:2], atol=1e-6)
 
 

@@ -1,0 +1,41 @@
+"""DeepFM: a factorisation machine beside deep layers, on the same embeddings.
+
+Guo et al., "DeepFM: A Factorization-Machine based Neural Network for CTR Prediction", IJCAI 2017, arXiv 1703.04247,
+equations 1, 2 and 4; the second-order term by Rendle's identity (ICDM 2010), O(M * D).
+"""
+
+from torch import Tensor, nn
+
+from contracts.sections import Booster
+from model.boosters import BoosterInput, Sizes, hidden_of
+from model.layers import DeepLayers, logit_head
+
+
+def second_order(vectors_BMD: Tensor) -> Tensor:
+    """Sum of the inner products of all pairs: [B, M, D] to [B].
+
+    >>> import torch
+    >>> second_order(torch.tensor([[[1.0, 0.0], [2.0, 3.0], [0.0, 1.0]]])).tolist()  # 2 + 0 + 3
+    [5.0]
+    """
+    squared_BD = vectors_BMD.sum(1).square() - vectors_BMD.square().sum(1)
+    pairs_B: Tensor = 0.5 * squared_BD.sum(1)
+    return pairs_B
+
+
+class DeepFM(nn.Module):
+    """first order + second order + head(deep(x))."""
+
+    def __init__(self, sizes: Sizes, settings: Booster) -> None:
+        super().__init__()
+        self.first = nn.Linear(sizes.flat, 1, bias=False)
+        nn.init.zeros_(self.first.weight)
+        self.deep = DeepLayers(sizes.flat, settings.hidden, hidden_of(settings))
+        self.head = logit_head(self.deep.outputs)
+
+    def forward(self, seen: BoosterInput) -> Tensor:
+        """Logits [B]."""
+        x_BI = seen.flat()
+        deep_B1 = self.head(self.deep(x_BI)) + self.first(x_BI).float()
+        logit_B: Tensor = deep_B1.squeeze(1) + second_order(seen.vectors().float())
+        return logit_B
