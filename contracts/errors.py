@@ -28,6 +28,10 @@ class UnreachableError(StoreError):
     """A store does not answer for now; the same again, later, may go well."""
 
 
+class RunnerCrashedError(StoreError):
+    """A runner fell over by a fault of its own: the same run, started again, goes on."""
+
+
 class FencedError(RocketError):
     """Another owner with a newer epoch has taken over."""
 

@@ -24,6 +24,7 @@ from contracts.positions import Basis, Position
 from contracts.stores import Record
 from flows.ingest import figures_of, figures_of_fates, listening, wire
 from flows.live_folder import Begun, LiveFolder
+from flows.runner_errors import through_crashes
 from flows.runners import Running, live_pipeline, start
 from nodes import log_progress
 from nodes.append_examples import AppendExamples, close_examples
@@ -107,8 +108,13 @@ def run(
     with folder.locked():
         log = open_examples(where, app)
         try:
-            job = _Job(app, folder, where, basis_of(app, topics), cluster, uuid.uuid4().hex, dead_letters)
-            return job.run(sources, log, begin, until, stop, on_progress, on_tick)
+            basis = basis_of(app, topics)
+
+            def attempt() -> dict[str, Any]:
+                job = _Job(app, folder, where, basis, cluster, uuid.uuid4().hex, dead_letters)
+                return job.run(sources, log, begin, until, stop, on_progress, on_tick)
+
+            return through_crashes(attempt, log.rows)
         finally:
             log.close()
 

@@ -163,6 +163,14 @@ class Prism:
         """Whether it still runs."""
         return self._child.poll() is None
 
+    def ended(self, within_s: float) -> bool:
+        """Whether it has ended by itself, or does within some seconds."""
+        try:
+            self._child.wait(within_s)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
     def stop(self) -> None:
         """End it and reap it; twice is once."""
         for pipe in (self._child.stdin, self._child.stdout):

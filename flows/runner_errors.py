@@ -4,14 +4,19 @@ import logging
 import re
 import threading
 from collections.abc import Callable
+from typing import TypeVar
 
 import grpc  # type: ignore[import-untyped]  # comes with Beam, without types
 from apache_beam.runners.worker import sdk_worker
 
 from contracts import errors
-from contracts.errors import RocketError, StoreError
+from contracts.errors import RocketError, RunnerCrashedError, StoreError
 
+T = TypeVar("T")
+_LOG = logging.getLogger(__name__)
 _RAISED = re.compile(r"contracts\.errors\.(\w+): (.*?)(?: \[while running .*)?$", re.MULTILINE)
+#: Prism 2.77 may ask for the progress of a stage that no worker runs, where it stood still for 100 ms.
+_PANIC = re.compile(r"panic in [^\n:]+: [^\n,]+")
 _WHILE = re.compile(r" \[while running '[^']*'\]$")
 #: Beam says a failure several times, tracebacks included; the run raises it once, as one sentence.
 _TALKERS = ("apache_beam.runners", "apache_beam.utils.subprocess_server")
@@ -26,6 +31,8 @@ def as_rocket_error(error: BaseException, endpoint: str | None = None) -> Rocket
         return error if told == text else type(error)(told)
     if (raised := raised_in(text)) is not None:
         return raised
+    if (panic := _PANIC.search(text)) is not None:
+        return RunnerCrashedError(f"the runner fell over by a fault of its own ({panic.group()[:200]})")
     if isinstance(error, grpc.RpcError):
         said = error.details() or text
         return StoreError(f"{endpoint or 'the runner'}: it ended or cannot be reached any more ({_last_line(said)})")
@@ -49,6 +56,23 @@ def raised_in(text: str) -> RocketError | None:
     name, message = found[-1]
     kind = getattr(errors, name, None)
     return kind(message) if isinstance(kind, type) and issubclass(kind, RocketError) else None
+
+
+def through_crashes(attempt: Callable[[], T], rows: Callable[[], int]) -> T:
+    """Attempt it again whenever the runner fell over and `rows` has grown since the last time.
+
+    Raises:
+        RunnerCrashedError: it fell over twice without a row between.
+    """
+    before = -1
+    while True:
+        try:
+            return attempt()
+        except RunnerCrashedError as error:
+            if (now := rows()) <= before:
+                raise
+            before = now
+            _LOG.warning("%s; going on with it from row %d", error, now)
 
 
 def keep_quiet() -> None:

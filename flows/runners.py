@@ -13,7 +13,7 @@ from apache_beam.runners.portability.prism_runner import PrismRunner
 from apache_beam.runners.runner import PipelineResult
 
 from contracts.app import App
-from contracts.errors import ContractError, RocketError, StoreError, did_you_mean
+from contracts.errors import ContractError, RocketError, RunnerCrashedError, StoreError, did_you_mean
 from flows.flink import FlinkOptions, cancel_jobs, check_job_server, reached_end
 from flows.prism import Prism
 from flows.runner_errors import as_rocket_error, keep_quiet, raised_in
@@ -23,7 +23,7 @@ _LOG = logging.getLogger(__name__)
 EMBEDDED = "FnApiRunner"
 #: The runners of live flows by the names that users give.
 LIVE = ("prism", "flink", "dataflow", "embedded")
-_CANCEL_S, _END_POLL_S = 8.0, 0.5
+_CANCEL_S, _END_POLL_S, _CRASH_S = 8.0, 0.5, 0.5
 #: Beam's default of 60 s is also the deadline of the stream that tells how a run goes: a Prism run was lost after 60 s.
 _JOB_SERVER_TIMEOUT_S = 10 * 365 * 86_400
 
@@ -157,6 +157,7 @@ class Running:
             True when it came to its end, False when it was cancelled.
 
         Raises:
+            RunnerCrashedError: the runner failed, not the run.
             RocketError: it failed; the one that a node raised, as itself.
         """
         while not self._ended.wait(poll_s):
@@ -164,6 +165,8 @@ class Running:
                 self.cancel()
                 return False
         if not (self._cancelled or self._finished) and self._error is not None:
+            if self._prism is not None and self._prism.ended(_CRASH_S):
+                raise RunnerCrashedError("Prism ended in the middle of the run") from self._error
             raise as_rocket_error(self._error) from self._error
         return not self._cancelled
 

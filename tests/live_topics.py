@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
+import psutil
 
 from contracts.app import App, load_app
 from contracts.sections import Kafka
@@ -92,6 +93,12 @@ class LiveIngest:
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
         self._end()
+
+    def kill_prism(self) -> None:
+        """SIGKILL of its runner."""
+        for child in psutil.Process(self.process.pid).children(recursive=True):
+            if child.name() == "prism":
+                child.kill()
 
     def stop(self) -> tuple[int, float, dict]:
         """SIGTERM: the exit code, how long it took, and the figures it told."""

@@ -10,11 +10,11 @@ from apache_beam.options.pipeline_options import PortableOptions, StandardOption
 from apache_beam.runners.portability.prism_runner import PrismRunner
 
 from contracts.app import load_app
-from contracts.errors import ContractError, CorruptError, StoreError
+from contracts.errors import ContractError, CorruptError, RunnerCrashedError, StoreError
 from flows import prism
 from flows.flink import FlinkOptions, rest_addresses
 from flows.prism import Prism, find_prism, prism_cache
-from flows.runner_errors import as_rocket_error
+from flows.runner_errors import as_rocket_error, through_crashes
 from flows.runners import live_pipeline, start
 
 APP = load_app("adsim", {"flink": {"parallelism": 2, "checkpoint_s": 0.25, "restarts": 5, "restart_delay_s": 1.5}})
@@ -124,6 +124,30 @@ def test_a_failure_that_no_node_raised_keeps_its_last_line():
     assert isinstance(error, StoreError)
     assert str(error) == "the runner failed: ValueError: bad wire"
     assert as_rocket_error(error) is error
+
+
+def test_a_panic_of_prism_is_the_runners_own_fault():
+    told = (
+        "Pipeline job failed in state FAILED: panic in stage.Execute bundle processing goroutine: runtime error: "
+        "invalid memory address or nil pointer dereference, stage: &{ID:stage-005},\n"
+        "golang.org/x/sync/errgroup.go:78 +0x95"
+    )
+    error = as_rocket_error(RuntimeError(told))
+    assert type(error) is RunnerCrashedError
+    assert str(error).endswith("goroutine: runtime error: invalid memory address or nil pointer dereference)")
+
+
+def test_what_the_runner_let_fall_is_taken_up_for_as_long_as_it_gets_on():
+    rows, fallen = [0, 10, 10], []
+
+    def attempt() -> str:
+        fallen.append(RunnerCrashedError("fell over"))
+        raise fallen[-1]
+
+    with pytest.raises(RunnerCrashedError):
+        through_crashes(attempt, lambda: rows[len(fallen) - 1])
+    assert len(fallen) == 3
+    assert through_crashes(lambda: "done", lambda: 0) == "done"
 
 
 @pytest.mark.parametrize("text", ["8081", "host", "host:", "host:a-b", "host:1-"])
