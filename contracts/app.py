@@ -16,6 +16,7 @@ from contracts.app_errors import explain, read_toml
 from contracts.buckets import SEED
 from contracts.errors import ContractError, did_you_mean
 from contracts.features import Feature, Layout, layout_of
+from contracts.model_checks import check_model
 from contracts.odcs import DataContract, load_contract
 from contracts.sections import (
     Evaluate,
@@ -130,6 +131,7 @@ def load_app(name_or_dir: str | Path, overrides: Mapping[str, Any] | None = None
     check_features(path, app.features, app.impressions, app.requests)
     check_segments(path, config.evaluate.segments, app.impressions)
     check_delayed(path, config.labels, config.sampling, config.features)
+    check_model(path, config.model, config.features)
     return app
 
 

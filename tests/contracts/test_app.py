@@ -86,6 +86,12 @@ _WRONG = {
         _END, f"[model.light]\nhidden = [64, 0]\n{_END}", "hidden = [64, 0]", ["model.light.hidden[1]", "greater"],
     ),
     "a huge width": (_END, f"[model.booster]\nhidden = [1_000_000]\n{_END}", "1_000_000", ["hidden", "65536"]),
+    "an unknown booster": (
+        _END, f"[model.booster]\nkind = 'dcn_v3'\n{_END}", "[model.booster]", ["'dcn_v3'", "did you mean 'dcn_v2'"],
+    ),
+    "heads that do not divide": (
+        _END, f"[model.booster]\nkind = 'finalmlp'\nhidden = [9]\n{_END}", "[model.booster]", ["9 columns", "divisor"],
+    ),
     "times that descend": ("2020-01-01T00:00:00Z", "2040-01-01T00:00:00Z", "[ingest]", ["event_time_min", "before"]),
     "a calibration that descends": (
         _END, f"[publish.gate]\ncalibration = [2, 1]\n{_END}", "[publish.gate]", ["low < high"],

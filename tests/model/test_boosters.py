@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from contracts import model_checks
+from contracts.app import load_app
 from contracts.errors import ContractError
 from contracts.sections import Booster
 from model.boosters import BOOSTERS, BoosterInput, Sizes, make_booster
@@ -63,6 +65,16 @@ def test_a_booster_gives_one_logit_a_row_whatever_the_other_rows(kind: str, laye
 def test_a_booster_that_cannot_be_made_is_named_with_the_mend(kind: str, message: str) -> None:
     with pytest.raises(ContractError, match=message):
         make_booster(Booster(kind=kind), SIZES)
+
+
+def test_the_check_of_an_app_knows_every_booster_and_what_it_needs() -> None:
+    assert set(model_checks.BOOSTERS) == set(BOOSTERS)
+    app = load_app("adsim")
+    plain = tuple(feature for feature in app.features if feature.output != "ids")
+    attentive = app.config.model.model_copy(update={"booster": Booster(kind="din")})
+    model_checks.check_model(app.folder / "app.toml", attentive, app.features)
+    with pytest.raises(ContractError, match="the app has none; add a feature of kind sequence or recent"):
+        model_checks.check_model(app.folder / "app.toml", attentive, plain)
 
 
 def test_a_low_rank_cross_is_the_papers_formula() -> None:
