@@ -1,9 +1,8 @@
 """Asks a running scorer at a fixed rate, and notes for each request when and how it was answered."""
 
-import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,15 +10,12 @@ from typing import Any
 import msgspec
 import numpy as np
 import polars as pl
-from kafka import TopicPartition
 
 from contracts.app import App
 from contracts.sections import Kafka
 from contracts.serving import AdResponse
+from nodes.ad_client import AdClient
 from nodes.clock import now_ms
-from nodes.kafka_client import begin_offsets, consumer, partitions_of, producer
-from nodes.kafka_errors import speaking
-from nodes.kafka_url import parse_kafka_url
 from nodes.requests import requests_from
 
 #: One row a request.
@@ -81,7 +77,8 @@ class Asker:
     """
 
     def __init__(self, requests: str, responses: str, kafka: Kafka, lines: Sequence[bytes], per_s: float) -> None:
-        self._to, self._from, self._kafka = parse_kafka_url(requests), parse_kafka_url(responses), kafka
+        self._to, self._from, self._kafka = requests, responses, kafka
+        self._decode = msgspec.json.Decoder(AdResponse).decode
         self._lines, self._per_s = lines, per_s
         self._stop = threading.Event()
         self._asked: dict[str, tuple[int, int]] = {}  # id -> when, tmax
@@ -128,56 +125,35 @@ class Asker:
 
     def _run(self) -> None:
         try:
-            with (
-                self._reading() as read,
-                contextlib.closing(producer(self._to.brokers, self._kafka, linger_ms=0)) as out,
-            ):
-                self._ask(read, out)
-                self._await(read)
+            with AdClient(self._to, self._from, self._kafka, timeout_s=_PATIENCE_S) as client:
+                self._ask(client)
+                self._await(client)
         except BaseException as error:  # told by `finish`, in the thread that waits
             self.error = error
 
-    def _ask(self, read: Callable[[int], None], out: Any) -> None:
+    def _ask(self, client: AdClient) -> None:
         started, sent = time.monotonic(), 0
         while not self._stop.is_set() and sent < len(self._lines):
             due_s = started + sent / self._per_s - time.monotonic()
             if due_s > 0:
-                read(max(1, round(due_s * 1000)))
+                self._read(client, due_s)
                 continue
             line = self._lines[sent]
             asked = msgspec.json.decode(line)
-            at_ms = now_ms()
-            headers = [("kafka_correlationId", asked["id"].encode())]
-            with speaking(str(self._to)):
-                out.send(self._to.topic, line, key=asked["id"].encode(), headers=headers, timestamp_ms=at_ms)
+            at_ms, name = now_ms(), asked["id"].encode()
+            client.send([line], ids=[name], keys=[name], at_ms=at_ms, safe=False)
             self._asked[asked["id"]] = (at_ms, asked["tmax"])
             sent += 1
-        with speaking(str(self._to)):
-            out.flush(self._kafka.request_timeout_s)
+        client.flush()
 
-    def _await(self, read: Callable[[int], None]) -> None:
+    def _await(self, client: AdClient) -> None:
         until = time.monotonic() + _PATIENCE_S
-        while self._asked.keys() - self._answers.keys() and time.monotonic() < until:
-            read(100)
+        while client.waiting and time.monotonic() < until:
+            self._read(client, 0.1)
 
-    @contextlib.contextmanager
-    def _reading(self) -> Iterator[Callable[[int], None]]:
-        """What reads the answers that have come, waiting so many milliseconds for the first."""
-        place, decode = self._from, msgspec.json.Decoder(AdResponse).decode
-        parts = [
-            TopicPartition(place.topic, number) for number in partitions_of(place.brokers, place.topic, self._kafka)
-        ]
-        with contextlib.closing(consumer(place.brokers, self._kafka)) as reader:
-            reader.assign(parts)
-            for part, offset in begin_offsets(place.brokers, place.topic, self._kafka, using=reader).items():
-                reader.seek(TopicPartition(place.topic, part), offset)
-
-            def read(wait_ms: int) -> None:
-                with speaking(str(place)):
-                    polled = reader.poll(timeout_ms=wait_ms, max_records=500)
-                self._note(decode(record.value) for records in polled.values() for record in records)
-
-            yield read
+    def _read(self, client: AdClient, wait_s: float) -> None:
+        """The answers that have come, and those that come within that time."""
+        self._note(self._decode(answer.value) for _, answer in client.answers(wait_s))
 
     def _note(self, responses: Iterable[AdResponse]) -> None:
         at_ms = now_ms()

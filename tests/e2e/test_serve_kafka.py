@@ -23,6 +23,7 @@ from tests.live_scorer import Asker, Scorer, ask, pctr_of, publish, read, scorer
 pytestmark = pytest.mark.e2e
 #: From SIGKILL to the first answer of the scorer started after it, on a machine whose cores are not all taken.
 BACK_S = 3.0
+TRACE = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 def patience(seconds: float) -> float:
@@ -200,12 +201,12 @@ def test_a_broker_that_comes_back_finds_the_scorer_waiting_and_one_that_does_not
 def test_answers_go_nowhere_but_to_the_topics_that_are_allowed(place: Place, valkey: EmbeddedValkey, app: App) -> None:
     foreign = place.kafka.create(place.kafka.name("foreign"))
     scorer = place.scorer(valkey.url).started()
-    headers = (("kafka_replyTopic", foreign.encode()), ("ce_id", b"e1"), ("traceparent", b"00-a"))
+    headers = (("kafka_replyTopic", foreign.encode()), ("ce_id", b"e1"), ("traceparent", TRACE))
     answer = place.client.ask(ask(app, 1)[0], timeout_s=20, headers=headers)
     said = read(answer)
     assert (said.id, said.error and said.error.code, list(said.scores)) == ("q-0", "reply_topic_refused", [])
     back = dict(answer.headers)
-    assert (back["traceparent"], "kafka_replyTopic" in back, back["ce_id"] != b"e1") == (b"00-a", False, True)
+    assert (back["traceparent"], "kafka_replyTopic" in back, back["ce_id"] != b"e1") == (TRACE, False, True)
     scorer.until("/metrics", 200, 'ctr_serve_errors_total{code="reply_topic_refused"} 1.0')
 
 

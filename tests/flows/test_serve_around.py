@@ -17,6 +17,8 @@ from nodes.refresh import Refresher
 from nodes.serve_metrics import ServeMetrics
 from tests.flows.serving import EndingLog, ask, publish, read, responses_of, serve_all, small_app
 
+TRACE = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
 
 @pytest.fixture(scope="module")
 def app() -> App:
@@ -31,9 +33,20 @@ def answered_with(app: App, *headers: tuple[str, bytes], **more: Any) -> Record:
 
 
 def test_correlation_and_trace_headers_come_back_and_no_others(app: App) -> None:
-    kept = (("kafka_correlationId", b"\x01"), ("kafka_replyTopic", b"answers"), ("traceparent", b"00-a"))
+    kept = (("kafka_correlationId", b"\x01"), ("kafka_replyTopic", b"answers"), ("traceparent", TRACE))
     back = answered_with(app, *kept, ("cookie", b"x"), ("tracestate", b"x" * 5000), ("traceparent", b"00-b"))
     assert (back.key, back.headers) == (b"key", kept)
+
+
+def test_a_trace_is_passed_on_whole_where_it_is_valid_and_not_at_all_where_it_is_not(app: App) -> None:
+    state, event = ("tracestate", b"vendor=1"), ("ce_id", b"e1")
+    good = dict(answered_with(app, ("traceparent", TRACE), state, event, ("ce_traceparent", TRACE)).headers)
+    assert (good["traceparent"], good["tracestate"], good["ce_traceparent"]) == (TRACE, b"vendor=1", TRACE)
+    later = b"01" + TRACE[2:] + b"-more"
+    assert dict(answered_with(app, ("traceparent", later)).headers) == {"traceparent": later}
+    for bad in (b"", b"00-a", TRACE.upper(), b"ff" + TRACE[2:], TRACE + b"-more", b"01" + TRACE[2:] + b"more",
+                TRACE[:3] + b"0" * 32 + TRACE[35:], TRACE[:36] + b"0" * 16 + TRACE[52:], TRACE + b"\n"):  # fmt: skip
+        assert answered_with(app, ("traceparent", bad), state).headers == (), bad
 
 
 def test_a_cloudevent_is_answered_by_one_with_an_id_of_its_own_that_repeats(app: App) -> None:
