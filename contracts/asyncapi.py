@@ -8,6 +8,7 @@ from contracts.app import App
 from contracts.columns import DataContract
 from contracts.jsonschema import DIALECT, json_schema
 from contracts.names import topic
+from contracts.serving import CODES
 
 _HEADERS = {
     "type": "object",
@@ -30,6 +31,7 @@ _RESPONSE: dict[str, Any] = {
     "type": "object",
     "properties": {
         "id": {"type": ["string", "null"], "description": "Of the request."},
+        "model": {"type": ["string", "null"], "description": "The one of several models that answered."},
         "model_version": {"type": ["integer", "null"], "description": "All scores come from this version."},
         "schema_id": {"type": ["string", "null"], "pattern": "^[0-9a-f]{16}$"},
         "source": {"enum": ["model", "stale", "prior", "expired", None]},
@@ -48,7 +50,7 @@ _RESPONSE: dict[str, Any] = {
         "took_us": {"type": "integer", "minimum": 0},
         "error": {
             "type": ["object", "null"],
-            "properties": {"code": {"type": "string"}, "detail": {"type": "string"}},
+            "properties": {"code": {"enum": list(CODES)}, "detail": {"type": "string"}},
             "required": ["code", "detail"],
         },
     },

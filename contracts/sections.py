@@ -4,6 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
+from contracts.errors import did_you_mean
+
+ModelName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]  # stands in Redis keys
 Width = Annotated[int, Field(ge=1, le=65_536)]  # of a hidden layer
 
 
@@ -233,6 +236,27 @@ class Serving(Section):
     max_request_bytes: int = Field(default=1_048_576, ge=64)
     tmax_ms: int = Field(default=50, ge=1)  #: when the request names none
     reply_topics: tuple[str, ...] = ()  #: beside the response topic, those that a request may ask its answer to
+    shed: bool = True  #: what cannot be scored before its deadline is answered at once, unscored ("overloaded")
+    slow_ms: float = Field(default=250, gt=0)  #: an answer that took longer is logged, at most one line a second
+    models: tuple[ModelName, ...] = ()  #: that are served; none: the one with the app's name
+    traffic: dict[str, float] = {}  #: model -> percent of the users it answers; together 100
+    shadows: tuple[str, ...] = ()  #: models whose scores are logged with the snapshots, never returned
+    salt: str = "1"  #: another one deals the users out anew
+
+    @model_validator(mode="after")
+    def _split(self) -> "Serving":
+        for name in [*self.traffic, *self.shadows]:
+            if name not in self.models:
+                raise ValueError(f"there is no model '{name}'; {did_you_mean(name, self.models or ['none in models'])}")
+        if len({*self.models}) < len(self.models):
+            raise ValueError("models names one twice; leave one")
+        if both := sorted(self.traffic.keys() & set(self.shadows)):
+            raise ValueError(f"model '{both[0]}' has traffic and is a shadow; it can be one of the two")
+        if idle := [name for name in self.models if name not in self.traffic and name not in self.shadows]:
+            raise ValueError(f"model '{idle[0]}' has neither traffic nor is it a shadow; give it one, or leave it out")
+        if self.models and (min(self.traffic.values(), default=0) <= 0 or abs(sum(self.traffic.values()) - 100) > 1e-6):
+            raise ValueError(f"traffic must be shares above 0 that sum to 100, not {sum(self.traffic.values()):g}")
+        return self
 
 
 class Evaluate(Section):

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from kafka import OffsetAndMetadata, TopicPartition, errors
 from kafka.admin import MemberToRemove
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.structs import MemberState
 
 from contracts.errors import ContractError, FencedError, RocketError
@@ -106,6 +107,7 @@ class KafkaLog:
             kafka,
             group_id=group,
             group_instance_id=member,
+            partition_assignment_strategy=(CooperativeStickyAssignor,),  # who keeps its partitions goes on answering
             auto_offset_reset=begin,
             session_timeout_ms=_SESSION_MS,
             heartbeat_interval_ms=_HEARTBEAT_MS,

@@ -43,6 +43,7 @@ class Scored:
     pctr: np.ndarray  #: float64, one a candidate; NaN where it is refused
     logit: np.ndarray  #: float32 likewise
     responses: list[AdResponse]  #: one a message, in order
+    read_us: int = 0  #: of `took_us`, what parsing and checking took
 
     def frame(self) -> pl.DataFrame:
         """One row a candidate of the requests that were answered (`SCORES`)."""
@@ -134,9 +135,10 @@ class LightScorer:
         """As `answer`, with the logits beside."""
         started = time.perf_counter()
         asked = self._reader.read(requests)
+        read_us = round((time.perf_counter() - started) * 1e6)
         late = {at for at, sent in enumerate(received_ms or ()) if now_ms > sent + asked.tmax_ms[at]}
         logit, pctr = self._scores(asked, late)
-        return Scored(asked, pctr, logit, self._responses(asked, pctr, late, self._source(now_ms), started))
+        return Scored(asked, pctr, logit, self._responses(asked, pctr, late, self._source(now_ms), started), read_us)
 
     def _scores(self, asked: Asked, late: AbstractSet[int]) -> tuple[np.ndarray, np.ndarray]:
         """Logits and probabilities of all candidates, NaN for the refused and for those that nobody waits for."""
