@@ -4,7 +4,6 @@ from typing import Any, Literal
 
 import msgspec
 
-
 #: Why a request, or one candidate of it, got no scores: the code -> when. A refused candidate says "code: detail".
 CODES = {
     "too_large": "the request has more bytes than serving.max_request_bytes; unread, so without an id",

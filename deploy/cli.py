@@ -99,7 +99,7 @@ def _worth_telling(record: logging.LogRecord) -> bool:
     return not str(record.msg).startswith("apitools not found")
 
 
-def _tell_warnings() -> None:
+def tell_warnings() -> None:
     """Warnings (a checkpoint passed over, a retry) go to stderr in the same voice as errors."""
     teller = logging.StreamHandler()
     teller.setLevel(logging.WARNING)
@@ -109,7 +109,7 @@ def _tell_warnings() -> None:
 
 def main() -> None:
     """Run the command; a RocketError becomes one sentence on stderr and exit code 1."""
-    _tell_warnings()
+    tell_warnings()
     try:
         app(prog_name="rocket")
     except RocketError as error:

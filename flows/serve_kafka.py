@@ -1,25 +1,27 @@
 """The scorer on Kafka: a member of a consumer group, a weight store beside it, and what it tells of itself.
 
 topic of requests ─▶ flows.serve ─▶ topic of responses
-                        ▲   └─▶ /metrics, /healthz, /readyz
-          weight store ─┘
+                        ▲   ├─▶ /metrics, /healthz, /readyz
+         weight stores ─┘   └─▶ snapshots
 """
 
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
 from contracts.app import App
 from contracts.errors import ContractError
 from flows.serve import serve
+from nodes.arms import models_of
 from nodes.catalogue import Catalogue
 from nodes.clock import now_ms
 from nodes.kafka_log import KafkaLog
 from nodes.member_name import member_name
 from nodes.metrics_http import Metrics
 from nodes.serve_metrics import ServeMetrics
+from nodes.snapshot_sinks import open_snapshots
 from nodes.weight_stores import open_weights
 
 #: Answers that the brokers did not take within that time are made again, then past their deadline.
@@ -44,6 +46,7 @@ def run(
     max_requests: int = 128,
     refresh_s: float = 1.0,
     catalogue: Catalogue | None = None,
+    snapshots: str | None = None,
     on_start: Callable[[dict[str, Any]], None] | None = None,
     clock_ms: Callable[[], int] = now_ms,
 ) -> dict[str, Any]:
@@ -53,7 +56,8 @@ def run(
         app: whose requests they are.
         requests: kafka://… URL of the topic of requests.
         responses: kafka://… URL of the topic of answers, on the same brokers.
-        weights: redis://host:port, or the folder of an embedded Valkey; out of reach, the prior answers.
+        weights: redis://host:port, or the folder of an embedded Valkey, with the versions of every model that the
+            settings serve; out of reach, the prior answers.
         group: of scorers.
         stop: ends it: what was polled is answered and committed, and the group is left.
         member: a name that no other process of the group has, and that this one has again when it is started again.
@@ -63,6 +67,7 @@ def run(
         max_requests: of one micro-batch.
         refresh_s: seconds between looks at the weight store.
         catalogue: the items whose candidates may come by id alone.
+        snapshots: a folder or kafka://… URL that takes a row per scored candidate; None: none are kept.
         on_start: told once, before the first poll: group, member, metrics_port.
         clock_ms: epoch milliseconds, as the brokers stamp records.
 
@@ -79,7 +84,7 @@ def run(
     config = app.config
     with (
         Metrics("serve", alive_s=ALIVE_S) as metrics,
-        open_weights(weights, app.name, schema_id=app.schema_id, create=False) as store,
+        ExitStack() as opened,
         _named(member, locks, f"{requests} {group}") as name,
         KafkaLog(
             requests,
@@ -92,6 +97,11 @@ def run(
             answer_s=ANSWER_S,
         ) as log,
     ):
+        stores = {
+            name: opened.enter_context(open_weights(weights, name, schema_id=app.schema_id, create=False))
+            for name in models_of(app)
+        }
+        sink = None if snapshots is None else opened.enter_context(open_snapshots(snapshots, config.kafka))
         told = ServeMetrics(metrics, clock_ms)
         port = None if metrics_port is None else metrics.listen(metrics_port)
         if on_start:
@@ -100,7 +110,7 @@ def run(
             app,
             log,
             log,
-            store,
+            stores,
             stop=stop,
             clock_ms=clock_ms,
             poll_ms=POLL_MS,
@@ -110,6 +120,7 @@ def run(
             catalogue=catalogue,
             metrics=told,
             standing=log.standing,
+            snapshots=sink,
         )
         return figures | {key: log.counts[key] for key in ("commits_failed", "joined_again", "partitions_lost")}
 

@@ -48,9 +48,7 @@ class Arms:
                 f"{app.requests.path}: serving.traffic is split by user, but no column has the role user_id; "
                 "give it to one, or serve one model"
             )
-        made = {
-            name: Refresher(app, stores[name], every_s=every_s, catalogue=catalogue) for name in models_of(app)
-        }
+        made = {name: Refresher(app, stores[name], every_s=every_s, catalogue=catalogue) for name in models_of(app)}
         self.answering = {name: made[name] for name in self._shares}  #: with traffic
         self.shadows = {name: made[name] for name in serving.shadows}
         self._running = ExitStack()
@@ -66,6 +64,11 @@ class Arms:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._running.close()
+
+    def sample(self, request: bytes) -> None:
+        """A request as they come here: new versions warm up with it."""
+        for refresher in [*self.answering.values(), *self.shadows.values()]:
+            refresher.sample = request
 
     def parted(self, user_ids: Sequence[str | None]) -> dict[str, list[int]]:
         """Model -> the places of the users that it answers; who is not named gets the first model.

@@ -48,10 +48,9 @@ class LoadShedder:
             left_ms: until the deadline of each.
         """
         order = sorted(range(len(sizes)), key=lambda place: -left_ms[place])
-        kept, together, best = 0, 0, 0
-        for place in order:
+        together = best = 0
+        for kept, place in enumerate(order, 1):
             together += sizes[place]
-            kept += 1
             if left_ms[place] >= self.cost_ms(together):
                 best = kept
         return sorted(order[best:])

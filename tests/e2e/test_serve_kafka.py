@@ -105,7 +105,7 @@ def test_each_request_is_answered_once_under_its_correlation_id_and_versions_onl
     answer_ = json.loads(called.out)
     assert (called.code, answer_["source"], answer_["model_version"]) == (0, "model", 2)
     scorer.until("/metrics", 200, f'ctr_serve_requests_total{{source="model"}} {180 + len(seen) + 1}.0')
-    scorer.until("/metrics", 200, "ctr_serve_model_version 2.0")
+    scorer.until("/metrics", 200, 'ctr_serve_model_version{model="adsim"} 2.0')
     assert (scorer.metric("ctr_serve_errors_total"), scorer.metric("ctr_serve_swaps_total")) == (20, 2)
     assert scorer.metric("ctr_serve_freshness_seconds") == pytest.approx(10, abs=6)
     assert scorer.metric("ctr_serve_latency_seconds_count") == 200 + len(seen) + 1

@@ -9,7 +9,8 @@ import pytest
 from contracts.app import App
 from contracts.errors import StoreError
 from contracts.stores import Record
-from flows.serve import answer, serve
+from flows.serve import serve
+from nodes.answer_desk import answer
 from nodes.fakes import ManualClock, MemoryLog, MemoryWeights
 from nodes.refresh import Refresher
 from nodes.score import LightScorer
@@ -186,10 +187,10 @@ class SteppingClock:
 )
 def test_nothing_leaves_after_its_deadline_unless_it_says_so(app: App, times: tuple[int, int], source: str) -> None:
     record = Record(None, ask(app, 1)[0], timestamp_ms=1_000)
-    (response,) = answer(LightScorer(app, None), [record], SteppingClock(*times))
+    (response,) = answer(LightScorer(app, None), [record], SteppingClock(*times)).responses
     assert (response.id, response.source, bool(response.scores)) == ("request-0", source, source != "expired")
 
 
 def test_a_record_without_a_timestamp_has_no_deadline(app: App) -> None:
-    (response,) = answer(LightScorer(app, None), [Record(None, ask(app, 1)[0])], ManualClock(10**13))
+    (response,) = answer(LightScorer(app, None), [Record(None, ask(app, 1)[0])], ManualClock(10**13)).responses
     assert response.source == "prior"
