@@ -23,7 +23,7 @@ class AdClient:
     """Asks scorers over Kafka; other clients may share the topic of answers.
 
     One at a time with `ask`. Many at once: `send` them, take `answers` as they come, in any order, and ask `overdue`
-    now and then whose time is up. Not for two threads at once.
+    now and then whose time is up. One thread may send while another takes the answers.
 
     Args:
         requests: kafka://… URL of the topic of requests.
@@ -107,6 +107,7 @@ class AdClient:
         elsewhere = any(name == REPLY_TOPIC for name, _ in headers)
         common = [*headers] if elsewhere else [(REPLY_TOPIC, self.responses.topic.encode()), *headers]
         due_s = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
+        self._due_s.update(dict.fromkeys(named, due_s))
         with speaking(str(self.requests)):
             sent = [
                 self._producer.send(
@@ -120,7 +121,6 @@ class AdClient:
             ]
             for each in sent if safe else ():
                 each.get()
-        self._due_s.update(dict.fromkeys(named, due_s))
         return named
 
     def flush(self) -> None:
@@ -162,9 +162,9 @@ class AdClient:
     def overdue(self) -> list[bytes]:
         """Correlation ids of the requests that waited for their whole timeout; each is named once, and given up."""
         now_s = time.monotonic()
-        late = [name for name, due_s in self._due_s.items() if due_s <= now_s]
+        late = [name for name, due_s in list(self._due_s.items()) if due_s <= now_s]
         for name in late:
-            del self._due_s[name]
+            self._due_s.pop(name, None)
         return late
 
     def close(self) -> None:

@@ -134,7 +134,7 @@ class AnswerDesk:
             made.responses = self._checked(records, made.responses)
             self._told.alive(may_take_s=_APPEND_S)
             try:
-                self._append(records, made.responses)
+                self._append(records, peeked, made.responses)
             except UnreachableError as error:
                 self._told.retried()
                 self._told.alive(str(error), may_take_s=_APPEND_S)
@@ -144,19 +144,32 @@ class AnswerDesk:
             self._told.alive()
             return made
 
-    def _append(self, records: Sequence[Record], answers: list[AdResponse]) -> None:
+    def _append(self, records: Sequence[Record], peeked: Sequence[Peeked], answers: list[AdResponse]) -> None:
         """Write the answers, each alone where together they cannot be: one that is too large does not stop the rest."""
+        leaving = [self._leaving(*each) for each in zip(records, peeked, answers, strict=True)]
+        answers[:] = [response for response, _ in leaving]
         try:
-            self._responses.append([self._record(*pair) for pair in zip(records, answers, strict=True)])
+            self._responses.append([record for _, record in leaving])
             return
         except ContractError:
             pass
-        for place, record in enumerate(records):
+        for place, (response, record) in enumerate(leaving):
             try:
-                self._responses.append([self._record(record, answers[place])])
+                self._responses.append([record])
             except ContractError as error:
-                answers[place] = AdResponse(id=answers[place].id, error=Problem("answer_refused", str(error)))
-                self._responses.append([self._record(record, answers[place])])
+                small = AdResponse(id=response.id, error=Problem("answer_refused", str(error)))
+                answers[place], record = self._leaving(records[place], peeked[place], small)
+                self._responses.append([record])
+
+    def _leaving(self, request: Record, seen: Peeked, made: AdResponse) -> tuple[AdResponse, Record]:
+        """The answer as it leaves, stamped with when: a deadline may pass while those before it are written."""
+        at_ms = self._clock_ms()
+        if at_ms > seen.deadline_ms and made.error is None:
+            made = expired(made.id, made.took_us)
+        headers = reply_headers(request, app=self._app.name, at_ms=at_ms)
+        if made.error is not None and made.error.code == "reply_topic_refused":
+            headers = tuple(header for header in headers if header[0] != REPLY_TOPIC)
+        return made, Record(request.key, _encode(made), headers, at_ms)
 
     def _checked(self, records: Sequence[Record], answers: list[AdResponse]) -> list[AdResponse]:
         """No scores for who wants them on a topic that is not for answers."""
@@ -174,9 +187,3 @@ class AnswerDesk:
             )
             for made, topic in zip(answers, wanted, strict=True)
         ]
-
-    def _record(self, request: Record, made: AdResponse) -> Record:
-        headers = reply_headers(request, app=self._app.name, at_ms=self._clock_ms())
-        if made.error is not None and made.error.code == "reply_topic_refused":
-            headers = tuple(header for header in headers if header[0] != REPLY_TOPIC)
-        return Record(request.key, _encode(made), headers)

@@ -144,6 +144,8 @@ class KafkaLog:
     def append(self, records: Sequence[Record]) -> None:
         """Write each record to the response topic, or to the allowed one that it asks for; returns when all are safe.
 
+        A record without a timestamp gets that of now.
+
         Raises:
             UnreachableError: not acknowledged within `answer_s`.
             StoreError: the broker refuses for good.
@@ -152,7 +154,13 @@ class KafkaLog:
         self._away = True
         with self._speaking(self.responses):
             sent = [
-                self._producer.send(self._topic(record), record.value, key=record.key, headers=list(record.headers))
+                self._producer.send(
+                    self._topic(record),
+                    record.value,
+                    key=record.key,
+                    headers=list(record.headers),
+                    timestamp_ms=record.timestamp_ms or None,
+                )
                 for record in records
             ]
             for each in sent:

@@ -1,14 +1,19 @@
 """Which requests can still be scored in time, judged by what scoring has cost lately."""
 
+from collections import deque
 from collections.abc import Sequence
 
-_MEMORY = 0.9  # of the sums, kept from one micro-batch to the next: about ten of them count
+import numpy as np
+
+_MEMORY = 31  # micro-batches
 
 
 class LoadShedder:
-    """Fits the cost of a micro-batch as a part of its own plus one per byte of its requests, newest most.
+    """Fits the cost of a micro-batch as a part of its own plus one per byte of its requests.
 
-    All requests of a micro-batch are answered together, so each waits for the cost of all of them.
+    The line is that of Theil and Sen: medians of slopes and of rests over the last micro-batches, so one that was slow
+    for a reason of its own (the first one, a swap) sheds nothing. All requests of a micro-batch are answered together,
+    so each waits for the cost of all of them.
 
     >>> shedder = LoadShedder()
     >>> for size in (1000, 2000, 3000):
@@ -20,35 +25,37 @@ class LoadShedder:
     """
 
     def __init__(self) -> None:
-        self._n = self._x = self._y = self._xx = self._xy = 0.0  # decayed sums over micro-batches
+        self._seen: deque[tuple[int, float]] = deque(maxlen=_MEMORY)
+        self._own_ms = self._each_ms = 0.0
 
     def measured(self, size: int, took_ms: float) -> None:
         """A micro-batch of so many bytes took that long to score."""
-        sums = (self._n, 1.0), (self._x, size), (self._y, took_ms), (self._xx, size * size), (self._xy, size * took_ms)
-        self._n, self._x, self._y, self._xx, self._xy = (_MEMORY * kept + new for kept, new in sums)
+        self._seen.append((size, took_ms))
+        sizes, took = np.array(self._seen, np.float64).T
+        step, rise = sizes[:, None] - sizes, took[:, None] - took
+        slopes = rise[step > 0] / step[step > 0]
+        if slopes.size == 0:  # all of one size: nothing tells the two parts apart
+            slopes = took / np.maximum(sizes, 1)
+        self._each_ms = max(0.0, float(np.median(slopes)))
+        self._own_ms = max(0.0, float(np.median(took - self._each_ms * sizes)))
 
     def cost_ms(self, size: int) -> float:
         """What a micro-batch of so many bytes will take; 0 while nothing was measured."""
-        if not self._n:
-            return 0.0
-        spread = self._n * self._xx - self._x**2
-        if spread <= 1e-9 * self._x**2:  # all of one size: nothing tells the two parts apart
-            return self._y / self._x * size if self._x else 0.0
-        each = max(0.0, (self._n * self._xy - self._x * self._y) / spread)
-        own = (self._y - each * self._x) / self._n
-        return own + each * size if own >= 0 else self._xy / self._xx * size
+        return self._own_ms + self._each_ms * size
 
     def hopeless(self, sizes: Sequence[int], left_ms: Sequence[float]) -> list[int]:
         """The places of those to give up, so that all others are scored within what they have left.
 
-        Those with the most time stay. With requests of one size, as many stay as can.
+        Those with the most time stay. With requests of one size, as many stay as can. The one with the most time stays
+        while it has any: without measuring now and then, an estimate that is too high would never come down.
 
         Args:
             sizes: bytes of each request.
             left_ms: until the deadline of each.
         """
         order = sorted(range(len(sizes)), key=lambda place: -left_ms[place])
-        together = best = 0
+        best = int(bool(order) and left_ms[order[0]] >= 0)
+        together = 0
         for kept, place in enumerate(order, 1):
             together += sizes[place]
             if left_ms[place] >= self.cost_ms(together):

@@ -1,0 +1,34 @@
+"""A service that only answers: the scorer's loop without the scoring, on the same client with the same settings."""
+
+import threading
+
+from contracts.sections import Kafka
+from contracts.stores import Record
+from deploy.signals import stopped_by_signals
+from flows.serve_kafka import ANSWER_S, POLL_MS
+from nodes.clock import now_ms
+from nodes.kafka_log import KafkaLog
+from nodes.reply_headers import reply_headers
+
+
+def echo(requests: str, responses: str, group: str, most: int = 128) -> None:
+    """Send every request back until SIGTERM, as a process of its own.
+
+    Args:
+        requests: kafka:// URL of the topic of requests.
+        responses: that of the answers.
+        group: consumer group.
+        most: requests of one micro-batch.
+    """
+    with stopped_by_signals() as stop, KafkaLog(requests, responses, group, Kafka(), answer_s=ANSWER_S) as log:
+        answer_until(stop, log, most)
+
+
+def answer_until(stop: threading.Event, log: KafkaLog, most: int) -> None:
+    """The loop: poll, answer, commit."""
+    while not stop.is_set():
+        records = log.poll(POLL_MS, most)
+        if records:
+            at_ms = now_ms()
+            log.append([Record(r.key, r.value, reply_headers(r, app="echo", at_ms=at_ms), at_ms) for r in records])
+            log.commit()
