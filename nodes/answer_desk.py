@@ -158,8 +158,8 @@ class AnswerDesk:
                 self._responses.append([record])
             except ContractError as error:
                 small = AdResponse(id=response.id, error=Problem("answer_refused", str(error)))
-                answers[place], record = self._leaving(records[place], peeked[place], small)
-                self._responses.append([record])
+                answers[place], instead = self._leaving(records[place], peeked[place], small)
+                self._responses.append([instead])
 
     def _leaving(self, request: Record, seen: Peeked, made: AdResponse) -> tuple[AdResponse, Record]:
         """The answer as it leaves, stamped with when: a deadline may pass while those before it are written."""

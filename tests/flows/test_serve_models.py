@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.app import App, load_app
@@ -72,6 +72,7 @@ def test_each_user_is_answered_by_the_model_of_its_hash_from_one_version_of_it()
     assert shadow["pctr"].to_list() == [pytest.approx(pctr_of(2))] * 180
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from("abcd"), st.integers(1, 20), min_size=1), st.text(max_size=5))
 def test_shares_are_what_the_hash_deals_out_and_a_user_keeps_its_model(weights: dict[str, int], salt: str) -> None:
     total = sum(weights.values())
