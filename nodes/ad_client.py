@@ -5,10 +5,12 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from uuid import uuid4
 
+import msgspec
 from kafka import TopicPartition
 
 from contracts.errors import ContractError, StoreError
 from contracts.sections import Kafka
+from contracts.serving import AdResponse
 from contracts.stores import Record
 from nodes.kafka_client import close_producer, consumer, partitions_of_all, producer
 from nodes.kafka_errors import speaking
@@ -17,6 +19,28 @@ from nodes.kafka_url import parse_kafka_url
 from nodes.reply_headers import CORRELATION_ID, REPLY_TOPIC, Headers
 
 _POLL_MS = 100
+_DECODE = msgspec.json.Decoder(AdResponse).decode
+#: What the decoder may raise on bytes from outside.
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
+
+
+def read_answer(data: bytes, where: str = "the topic of answers") -> AdResponse:
+    """The answer in a record.
+
+    Args:
+        data: its value.
+        where: it came from, for the error.
+
+    Raises:
+        ContractError: it is no answer.
+
+    >>> read_answer(b'{"id":"r1","source":"prior"}').source
+    'prior'
+    """
+    try:
+        return _DECODE(data)
+    except _UNREADABLE as error:
+        raise ContractError(f"{where}: what came is no answer ({error}); is that the topic of answers?") from error
 
 
 class AdClient:

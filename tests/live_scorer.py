@@ -13,18 +13,20 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
+from uuid import uuid4
 
-import msgspec
 import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
 from contracts.app import App, load_app
 from contracts.serving import AdResponse
 from contracts.stores import Record, WeightStore
-from nodes.ad_client import AdClient
+from nodes.ad_client import AdClient, read_answer
 from nodes.fake_traffic import light_arrays, requests
+from nodes.kafka_client import consumer
 from nodes.light_numpy import sigmoid
 from nodes.publish import Publisher
+from tests.kafka_broker import KafkaBroker
 
 SETS = ("model.embedding_dim=1", "model.light.hidden=[2]")
 START_S = 30.0
@@ -56,7 +58,7 @@ def ask(app: App, count: int, *, name: str = "q", tmax: int = 60_000) -> list[by
 
 
 def read(record: Record) -> AdResponse:
-    return msgspec.json.decode(record.value, type=AdResponse)
+    return read_answer(record.value)
 
 
 class Asker:
@@ -167,6 +169,32 @@ class Scorer:
         self.process.stdout.close()
         self.process.stderr.close()
         return out
+
+
+class Place:
+    """Two topics, a group, and who asks there."""
+
+    def __init__(self, kafka: KafkaBroker, app: App, running: list[Scorer]) -> None:
+        self.kafka, self.app, self.group, self.running = kafka, app, f"g-{uuid4().hex[:8]}", running
+        self.requests = kafka.url(kafka.create(kafka.name("req"), 2))
+        self.responses = kafka.url(kafka.create(kafka.name("resp"), 2))
+        self.client = AdClient(self.requests, self.responses, app.config.kafka)
+        self.asker = Asker(self.client)
+
+    def scorer(self, weights: str, *words: str) -> Scorer:
+        self.running.append(Scorer(self.requests, self.responses, weights, "--group", self.group, *words))
+        return self.running[-1]
+
+    def ask(self, name: str, *, tmax: int = 60_000) -> tuple[str | None, int | None]:
+        ((answer, *_),) = self.asker.ask(ask(self.app, 1, name=name, tmax=tmax))
+        return answer.source, answer.model_version
+
+    def uncommitted(self) -> int:
+        """Requests that the group has not committed."""
+        with contextlib.closing(consumer((self.kafka.brokers,), self.app.config.kafka, group_id=self.group)) as reader:
+            topic = self.client.requests.topic
+            parts = [part._replace(topic=topic) for part in self.client._consumer.assignment()]
+            return sum(end - (reader.committed(part) or 0) for part, end in reader.end_offsets(parts).items())
 
 
 @contextlib.contextmanager

@@ -18,13 +18,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 import polars as pl
 
 from contracts.app import App, load_app
 from contracts.errors import StoreError
-from contracts.serving import AdResponse
 from contracts.stores import Record, WeightStore
 from deploy.benches.peers.echo import echo
 from deploy.live.asker import ids_only, write_catalogue
@@ -34,7 +32,7 @@ from deploy.live.topics import make_run_topics
 from deploy.live.traffic import prepare
 from deploy.local.daemon import free_port
 from deploy.local.kafka_server import KafkaServer
-from nodes.ad_client import AdClient
+from nodes.ad_client import AdClient, read_answer
 from nodes.clock import now_ms
 from nodes.embedded_valkey import EmbeddedValkey
 from nodes.fake_traffic import light_arrays
@@ -151,9 +149,9 @@ def checked(app: App, answers: Sequence[tuple[Record, int]]) -> tuple[Counter[st
         app: whose `proving_arrays` were served.
         answers: each with the time that its request left, epoch milliseconds.
     """
-    decode, said, versions = msgspec.json.Decoder(AdResponse).decode, Counter[str](), set[int]()
+    said, versions = Counter[str](), set[int]()
     for record, left_ms in answers:
-        made = decode(record.value)
+        made = read_answer(record.value)
         said[made.error.code if made.error else str(made.source)] += 1
         if not made.scores:
             continue

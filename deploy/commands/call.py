@@ -13,7 +13,7 @@ from contracts.errors import ContractError
 from contracts.names import topic
 from contracts.serving import AdResponse
 from flows.settings import load_app_with_settings
-from nodes.ad_client import AdClient
+from nodes.ad_client import AdClient, read_answer
 from nodes.clock import now_ms
 from nodes.fake_traffic import requests as made_up
 from nodes.kafka_url import KafkaUrl, parse_brokers, parse_kafka_url
@@ -74,10 +74,7 @@ def call(
         began_ms = now_ms()
         record = client.ask(asked, timeout_s=timeout)
         took_ms = now_ms() - began_ms
-    try:
-        answer = msgspec.json.decode(record.value, type=AdResponse)
-    except msgspec.MsgspecError as error:
-        raise ContractError(f"{answers_at}: what came is no answer ({error}); is that the topic of answers?") from error
+    answer = read_answer(record.value, answers_at)
     if as_json:
         print(json.dumps(msgspec.to_builtins(answer) | {"waited_ms": took_ms}))
     else:

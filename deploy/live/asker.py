@@ -14,7 +14,7 @@ import polars as pl
 from contracts.app import App
 from contracts.sections import Kafka
 from contracts.serving import AdResponse
-from nodes.ad_client import AdClient
+from nodes.ad_client import AdClient, read_answer
 from nodes.clock import now_ms
 from nodes.requests import requests_from
 
@@ -78,7 +78,6 @@ class Asker:
 
     def __init__(self, requests: str, responses: str, kafka: Kafka, lines: Sequence[bytes], per_s: float) -> None:
         self._to, self._from, self._kafka = requests, responses, kafka
-        self._decode = msgspec.json.Decoder(AdResponse).decode
         self._lines, self._per_s = lines, per_s
         self._stop = threading.Event()
         self._asked: dict[str, tuple[int, int]] = {}  # id -> when, tmax
@@ -153,7 +152,7 @@ class Asker:
 
     def _read(self, client: AdClient, wait_s: float) -> None:
         """The answers that have come, and those that come within that time."""
-        self._note(self._decode(answer.value) for _, answer in client.answers(wait_s))
+        self._note(read_answer(answer.value, self._from) for _, answer in client.answers(wait_s))
 
     def _note(self, responses: Iterable[AdResponse]) -> None:
         at_ms = now_ms()

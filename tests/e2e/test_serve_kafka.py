@@ -7,18 +7,15 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
 from contracts.app import App
-from nodes.ad_client import AdClient
 from nodes.embedded_valkey import EmbeddedValkey
-from nodes.kafka_client import consumer
 from nodes.redis_weights import RedisWeights
 from tests.commands import refused, rocket
 from tests.kafka_broker import KafkaBroker
-from tests.live_scorer import Asker, Scorer, ask, pctr_of, publish, read, scorers, small_app
+from tests.live_scorer import Place, ask, pctr_of, publish, read, scorers, small_app
 
 pytestmark = pytest.mark.e2e
 #: From SIGKILL to the first answer of the scorer started after it, on a machine whose cores are not all taken.
@@ -34,32 +31,6 @@ def patience(seconds: float) -> float:
 @pytest.fixture(scope="module")
 def app() -> App:
     return small_app()
-
-
-class Place:
-    """Two topics, a group, and who asks there."""
-
-    def __init__(self, kafka: KafkaBroker, app: App, running: list[Scorer]) -> None:
-        self.kafka, self.app, self.group, self.running = kafka, app, f"g-{uuid4().hex[:8]}", running
-        self.requests = kafka.url(kafka.create(kafka.name("req"), 2))
-        self.responses = kafka.url(kafka.create(kafka.name("resp"), 2))
-        self.client = AdClient(self.requests, self.responses, app.config.kafka)
-        self.asker = Asker(self.client)
-
-    def scorer(self, weights: str, *words: str) -> Scorer:
-        self.running.append(Scorer(self.requests, self.responses, weights, "--group", self.group, *words))
-        return self.running[-1]
-
-    def ask(self, name: str) -> tuple[str | None, int | None]:
-        ((answer,),) = self.asker.ask(ask(self.app, 1, name=name))
-        return answer.source, answer.model_version
-
-    def uncommitted(self) -> int:
-        """Requests that the group has not committed."""
-        with contextlib.closing(consumer((self.kafka.brokers,), self.app.config.kafka, group_id=self.group)) as reader:
-            topic = self.client.requests.topic
-            parts = [part._replace(topic=topic) for part in self.client._consumer.assignment()]
-            return sum(end - (reader.committed(part) or 0) for part, end in reader.end_offsets(parts).items())
 
 
 @pytest.fixture
