@@ -1,13 +1,17 @@
 """Fuzzes what reads bytes from outside, with coverage: `python tests/fuzz/decoders.py request -runs=1000 CORPUS`.
 
 Runs in a process of its own: libFuzzer owns the process, and the modules under test are instrumented as they are
-imported. It ends with 0 where every input gave a result or an error that the decoder documents, and held its promises.
+imported. Half of the mutations are libFuzzer's own, of bytes; half replace, drop or double a value inside the JSON. It
+ends with 0 where every input gave a result or an error that the decoder documents, and held its promises; the files
+`taken` and `refused` beside the corpus say that inputs went both ways.
 """
 
 import json
+import random
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import atheris
 
@@ -28,6 +32,7 @@ from contracts.weights import WeightManifest, digest_of, pack_array, plain
 from nodes.fake_traffic import light_arrays, requests
 
 MODEL, VERSION = "m", 3
+ODD: list[Any] = [None, True, 0, -1, 2**63, -(2**70), 1e400, 0.5, "", "\ud800", "x" * 300, [], [[]], {}, {"id": 1}]
 
 
 def request_target() -> tuple[Callable[[bytes], None], list[bytes]]:
@@ -41,6 +46,7 @@ def request_target() -> tuple[Callable[[bytes], None], list[bytes]]:
         assert asked.problems[1] is None
         assert asked.ids[1] == "request-0"
         problem = asked.problems[0]
+        reach("refused" if problem else "taken")
         assert problem is None or problem.code in CODES, problem
         assert problem is not None or isinstance(asked.ids[0], str)
         assert {why.partition(":")[0] for why in asked.refused.values()} <= set(CODES)
@@ -62,7 +68,9 @@ def response_target() -> tuple[Callable[[bytes], None], list[bytes]]:
         try:
             made = read_answer(data)
         except ContractError:
+            reach("refused")
             return
+        reach("taken")
         assert read_answer(msgspec.json.encode(made)) == made
 
     return check, seeds
@@ -80,7 +88,9 @@ def manifest_target() -> tuple[Callable[[bytes], None], list[bytes]]:
         try:
             manifest = read_manifest(data, MODEL, VERSION, "0" * 16)
         except (CorruptError, SchemaMismatchError):
+            reach("refused")
             return
+        reach("taken")
         assert manifest_bytes(manifest) == data
         assert (manifest.model, manifest.version, manifest.schema_id) == (MODEL, VERSION, "0" * 16)
 
@@ -96,6 +106,43 @@ def manifest_target() -> tuple[Callable[[bytes], None], list[bytes]]:
     return check, seeds
 
 
+def mutated(data: bytes, max_size: int, seed: int) -> bytes:
+    """By bytes, or by a value somewhere in the JSON."""
+    rng = random.Random(seed)
+    try:
+        whole = json.loads(data)
+    except (ValueError, RecursionError):
+        whole = None
+    if rng.random() < 0.5 or not isinstance(whole, dict) or not whole:
+        return atheris.Mutate(data, max_size)
+    inner: Any = whole
+    while True:
+        key = rng.choice(list(inner) if isinstance(inner, dict) else range(len(inner)))
+        if not isinstance(inner[key], dict | list) or not inner[key] or rng.random() < 0.2:
+            break
+        inner = inner[key]
+    how = rng.random()
+    if how < 0.6:
+        inner[key] = rng.choice(ODD)
+    elif how < 0.8:
+        del inner[key]
+    elif isinstance(inner, list):
+        inner += inner[key:]
+    else:
+        inner[str(key) + "x"] = inner[key]
+    return json.dumps(whole).encode()[:max_size]
+
+
+_reached: set[str] = set()
+
+
+def reach(how: str) -> None:
+    """Say once that an input went that way."""
+    if how not in _reached:
+        _reached.add(how)
+        (Path(sys.argv[-1]).parent / how).touch()
+
+
 TARGETS = {"request": request_target, "response": response_target, "manifest": manifest_target}
 
 
@@ -105,7 +152,7 @@ def main() -> None:
     check, seeds = TARGETS[name]()
     for number, seed in enumerate(seeds):
         (Path(corpus) / f"seed-{number}").write_bytes(seed)
-    atheris.Setup([sys.argv[0], *options, corpus], check)
+    atheris.Setup([sys.argv[0], *options, corpus], check, custom_mutator=mutated)
     atheris.Fuzz()
 
 

@@ -12,8 +12,8 @@ _RUNS = {"request": 2_000, "response": 8_000, "manifest": 3_000}
 _LONG_S = 90
 
 
-def fuzzed(target: str, folder: Path, *options: str, timeout_s: float) -> str:
-    """What the fuzzer said; fails with what it found."""
+def fuzzed(target: str, folder: Path, *options: str, timeout_s: float) -> None:
+    """Fails with what the fuzzer found."""
     corpus = folder / "corpus"
     corpus.mkdir()
     command = [sys.executable, str(_ROOT / "tests" / "fuzz" / "decoders.py"), target, *options, "-max_len=8192",
@@ -22,13 +22,12 @@ def fuzzed(target: str, folder: Path, *options: str, timeout_s: float) -> str:
                           env=os.environ | {"PYTHONPATH": str(_ROOT)})  # fmt: skip
     found = [path.read_bytes()[:500] for path in folder.glob("crash-*")]
     assert done.returncode == 0, f"{found}\n{(done.stdout + done.stderr)[-3000:]}"
-    return done.stdout + done.stderr
+    assert {"taken", "refused"} <= {path.name for path in folder.iterdir()}
 
 
 @pytest.mark.parametrize("target", _RUNS)
 def test_some_thousand_inputs_raise_nothing_but_what_is_documented(target: str, tmp_path: Path) -> None:
     fuzzed(target, tmp_path, f"-runs={_RUNS[target]}", "-seed=1", timeout_s=240)
-    assert len([*(tmp_path / "corpus").iterdir()]) > 10, "mutations reached code that the seeds do not"
 
 
 @pytest.mark.slow
