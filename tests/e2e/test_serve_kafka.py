@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from contracts.app import App
@@ -57,7 +58,8 @@ def test_each_request_is_answered_once_under_its_correlation_id_and_versions_onl
 ) -> None:
     released(valkey, app, 1)
     scorer = place.scorer(valkey.url).started()
-    bad = [b"junk", b"", b'{"id": "half"', b"\xff\xfe", b'{"id": "x", "candidates": []}'] * 4
+    bad = [b"junk", b"", b'{"id": "half"', b"\xff\xfe", b'{"id": "x", "candidates": [], "tmax": 60000}']
+    bad *= 4
     answers = place.asker.ask([*ask(app, 180), *bad])
     assert {len(found) for found in answers} == {1}
     for number, (answer,) in enumerate(answers[:180]):
@@ -141,6 +143,30 @@ def test_two_scorers_share_the_partitions_and_one_that_leaves_hands_its_own_over
     place.asker.ask(ask(app, 100), keys=keys)
     assert time.monotonic() - left_s < patience(4), "a member that only falls silent is missed after six seconds"
     pair[1].until("/metrics", 200, "ctr_serve_partitions 2.0")
+
+
+def test_workers_share_the_partitions_one_that_is_killed_comes_back_and_all_end_with_their_parent(
+    place: Place, valkey: EmbeddedValkey, app: App
+) -> None:
+    released(valkey, app, 1)
+    parent = place.scorer(valkey.url, "--workers", "2").started()
+    family = psutil.Process(parent.process.pid).children()
+    workers = [child for child in family if "spawn_main" in " ".join(child.cmdline())]
+    assert len(workers) == 2
+    keys = [b"%d" % number for number in range(100)]
+    place.asker.ask(ask(app, 100, name="before"), keys=keys)
+    workers[0].kill()
+    for number, found in enumerate(place.asker.ask(ask(app, 100, name="after"), keys=keys)):
+        assert {answer.id for answer in found} == {f"after-{number}"}
+    until_s = time.monotonic() + 30
+    while sum("worker" in line and "serving" in line for line in parent.said) < 3 and time.monotonic() < until_s:
+        time.sleep(0.05)
+    assert any("ended with -9; it is started again" in line for line in parent.said), parent.said
+    place.asker.ask(ask(app, 100, name="last"), keys=keys)
+    figures = parent.stop()
+    assert 100 <= figures["requests"] <= 300, "what the killed one counted is lost"
+    assert (figures["model_version"], figures["left"], place.uncommitted()) == (1, 0, 0)
+    assert not any(worker.is_running() for worker in workers)
 
 
 def test_a_broker_that_comes_back_finds_the_scorer_waiting_and_one_that_does_not_lets_it_go(
