@@ -14,7 +14,7 @@ from contracts.serving import AdResponse
 from contracts.stores import Record
 from nodes.kafka_client import close_producer, consumer, partitions_of_all, producer
 from nodes.kafka_errors import speaking
-from nodes.kafka_log import record_of
+from nodes.kafka_record import record_of
 from nodes.kafka_url import parse_kafka_url
 from nodes.reply_headers import CORRELATION_ID, REPLY_TOPIC, Headers
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from kafka import OffsetAndMetadata, TopicPartition, errors
 from kafka.admin import MemberToRemove
@@ -25,6 +25,7 @@ from nodes.kafka_client import admin, close_producer, consumer, partitions_of_al
 from nodes.kafka_damage import skip_damage
 from nodes.kafka_errors import speaking
 from nodes.kafka_rebalance import ForgetRevoked
+from nodes.kafka_record import record_of
 from nodes.kafka_url import KafkaUrl, parse_kafka_url
 
 _log = logging.getLogger(__name__)
@@ -291,14 +292,3 @@ def _within(answer_s: float) -> dict[str, int]:
     """The producer's own limits, so that what was given up is not written after all."""
     limit_ms = round(answer_s * 1000)
     return {"delivery_timeout_ms": limit_ms, "request_timeout_ms": limit_ms * 3 // 4, "max_block_ms": limit_ms}
-
-
-def record_of(found: Any) -> Record:
-    """A record as kafka-python gives it, as ours."""
-    return Record(
-        found.key,
-        found.value or b"",  # a tombstone is an empty request: it is refused, not passed over
-        tuple((name, value or b"") for name, value in found.headers),
-        found.timestamp,
-        found.offset,
-    )
