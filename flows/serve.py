@@ -22,11 +22,13 @@ from nodes.catalogue import Catalogue
 from nodes.clock import now_ms
 from nodes.light_numpy import one_thread
 from nodes.metrics_http import Metrics
+from nodes.paced_commits import PacedCommits
 from nodes.serve_metrics import ServeMetrics
 from nodes.slow_requests import SlowRequests
 from nodes.snapshots import Sink, Snapshots
 
 _log = logging.getLogger(__name__)
+COMMIT_S = 0.05  # between two commits under load: a crash repeats so much, and a commit costs a round trip
 _LOOK_S = 1.0  # between two looks at brokers and weights, for the metrics
 
 
@@ -63,11 +65,11 @@ def serve(
 ) -> dict[str, Any]:
     """Answer every request at least once with the newest version that fits, until `stop` is set.
 
-    Answers are safe before their requests are committed, so a crash repeats answers (with the same ids) and never
-    loses one. Each response comes from one version: a micro-batch is parted by model, and each part reads its model's
-    scorer once. A request that cannot be scored before its deadline is answered first, unscored. The weight store is
-    never asked on the way of a request. While answers cannot be written they are made again and again: whatever is
-    past its deadline by then says `expired`.
+    Answers are safe before their requests are committed, some micro-batches later, so a crash repeats answers (with
+    the same ids) and never loses one. Each response comes from one version: a micro-batch is parted by model, and each
+    part reads its model's scorer once. A request that cannot be scored before its deadline is answered first, unscored.
+    The weight store is never asked on the way of a request. While answers cannot be written they are made again and
+    again: whatever is past its deadline by then says `expired`.
 
     Args:
         app: whose requests they are.
@@ -106,11 +108,13 @@ def serve(
         Snapshots(app, snapshots, arms.shadows, catalogue, told, clock_ms) as recorded,
     ):
         _warn_of_priors(arms)
+        commits = PacedCommits(requests, COMMIT_S)
         desk = AnswerDesk(app, responses, arms, reply_topics=reply_topics, clock_ms=clock_ms, told=told)
         while not stop.is_set():
             watch.look(arms)
             records = requests.poll(poll_ms, max_requests)
             if not records:
+                commits.settle()
                 continue
             polled_ms = clock_ms()
             arms.sample(records[0].value)
@@ -119,13 +123,15 @@ def serve(
                 left = len(records)
                 break
             safe_ms = clock_ms()
-            requests.commit()
+            commits.answered()
             told.answered([record.timestamp_ms for record in records], made.responses, polled_ms, safe_ms)
             recorded.offer([record.value for record in records], made.responses)
             counts.add(made.responses)
             for record, response, read_us in zip(records, made.responses, made.read_us, strict=True):
                 if slow.look(record, response, polled_ms=polled_ms, safe_ms=safe_ms, read_us=read_us):
                     told.slow()
+        if not left:
+            commits.settle()
         told.weights(arms)
         return counts.figures(arms) | {"left": left}
 

@@ -5,9 +5,11 @@ import threading
 from contracts.sections import Kafka
 from contracts.stores import Record
 from deploy.signals import stopped_by_signals
+from flows.serve import COMMIT_S
 from flows.serve_kafka import ANSWER_S, POLL_MS
 from nodes.clock import now_ms
 from nodes.kafka_log import KafkaLog
+from nodes.paced_commits import PacedCommits
 from nodes.reply_headers import reply_headers
 
 
@@ -26,9 +28,12 @@ def echo(requests: str, responses: str, group: str, most: int = 128) -> None:
 
 def answer_until(stop: threading.Event, log: KafkaLog, most: int) -> None:
     """The loop: poll, answer, commit."""
+    commits = PacedCommits(log, COMMIT_S)
     while not stop.is_set():
         records = log.poll(POLL_MS, most)
         if records:
             at_ms = now_ms()
             log.append([Record(r.key, r.value, reply_headers(r, app="echo", at_ms=at_ms), at_ms) for r in records])
-            log.commit()
+            commits.answered()
+        else:
+            commits.settle()
