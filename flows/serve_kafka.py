@@ -22,6 +22,7 @@ from nodes.member_name import member_name
 from nodes.metrics_http import Metrics
 from nodes.serve_metrics import ServeMetrics
 from nodes.snapshot_sinks import open_snapshots
+from nodes.thread_turns import short_turns
 from nodes.weight_stores import open_weights
 
 #: Answers that the brokers did not take within that time are made again, then past their deadline.
@@ -83,6 +84,7 @@ def run(
         raise ContractError(f"{requests}: requests and answers need two topics; give another --responses")
     config = app.config
     with (
+        short_turns(),
         Metrics("serve", alive_s=ALIVE_S) as metrics,
         ExitStack() as opened,
         _named(member, locks, f"{requests} {group}") as name,

@@ -11,6 +11,7 @@ from nodes.clock import now_ms
 from nodes.kafka_log import KafkaLog
 from nodes.paced_commits import PacedCommits
 from nodes.reply_headers import reply_headers
+from nodes.thread_turns import short_turns
 
 
 def echo(requests: str, responses: str, group: str, most: int = 128) -> None:
@@ -22,7 +23,11 @@ def echo(requests: str, responses: str, group: str, most: int = 128) -> None:
         group: consumer group.
         most: requests of one micro-batch.
     """
-    with stopped_by_signals() as stop, KafkaLog(requests, responses, group, Kafka(), answer_s=ANSWER_S) as log:
+    with (
+        stopped_by_signals() as stop,
+        short_turns(),
+        KafkaLog(requests, responses, group, Kafka(), answer_s=ANSWER_S) as log,
+    ):
         answer_until(stop, log, most)
 
 
