@@ -1,6 +1,7 @@
 """The topics' document is made from the contracts, and follows them."""
 
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 import yaml
@@ -9,6 +10,7 @@ from contracts.app import App, load_app
 from contracts.asyncapi import asyncapi, asyncapi_yaml
 from contracts.jsonschema import json_schema
 from contracts.names import topic
+from contracts.serving import CODES, AdResponse, Score
 from deploy.commands.init import write_app
 
 
@@ -35,6 +37,15 @@ def test_the_document_has_every_topic_and_its_references_resolve(name: str, requ
         node = document
         for step in reference.removeprefix("#/").split("/"):
             node = node[step]
+
+
+def test_the_schema_of_an_answer_is_that_of_the_message(adsim: App) -> None:
+    schema = asyncapi(adsim)["components"]["messages"]["responses"]["payload"]
+    assert set(schema["properties"]) == set(AdResponse.__struct_fields__)
+    assert set(schema["properties"]["scores"]["items"]["properties"]) == set(Score.__struct_fields__)
+    sources = {*schema["properties"]["source"]["enum"]} - {None}
+    assert sources == {word for part in get_args(get_type_hints(AdResponse)["source"]) for word in get_args(part)}
+    assert schema["properties"]["error"]["properties"]["code"]["enum"] == list(CODES)
 
 
 def test_the_yaml_says_the_same_without_anchors(adsim: App) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 from contracts.app import App, load_app
 from contracts.serving import CODES, AdResponse
 from contracts.stores import Record
+from nodes.answer_desk import AnswerDesk
+from nodes.arms import Arms
 from nodes.catalogue import load_catalogue
 from nodes.fake_traffic import requests
 from nodes.fakes import ManualClock, MemoryLog, MemoryWeights
@@ -162,6 +165,29 @@ def test_what_cannot_be_scored_in_time_is_answered_first_and_unscored(
     assert by_id == {"q0": "prior", "q1": "overloaded", "q2": "prior", "q3": "overloaded", "q4": "prior"}
     assert answered.batches == [2, 3], "those given up are answered at once"
     assert 'ctr_serve_errors_total{code="overloaded"} 2.0' in metrics.text()
+
+
+class Ticking:
+    """10 ms pass from look to look."""
+
+    at_ms = 0
+
+    def __call__(self) -> int:
+        self.at_ms += 10
+        return self.at_ms
+
+
+def test_a_deadline_that_passes_while_the_answers_before_it_leave_is_kept_too(app: App) -> None:
+    clock, answered = Ticking(), MemoryLog()
+    records = [Record(None, line(id=f"q{at}", tmax=44), timestamp_ms=1) for at in range(3)]
+    with Arms(app, {"adsim": MemoryWeights("adsim")}) as arms:
+        told = ServeMetrics(Metrics("serve"), clock)
+        desk = AnswerDesk(app, answered, arms, reply_topics=None, clock_ms=clock, told=told)
+        made = desk.answer_until_safe(records, threading.Event())
+    assert made is not None
+    assert [response.source for response in made.responses] == ["prior", "expired", "expired"]
+    assert responses_of(answered) == made.responses
+    assert [record.timestamp_ms for record in answered.records] == [40, 50, 60], "the answer says when it left"
 
 
 def test_a_slow_request_is_told_in_one_structured_line_a_second(app: App, caplog: pytest.LogCaptureFixture) -> None:
