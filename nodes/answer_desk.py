@@ -112,14 +112,15 @@ class AnswerDesk:
     def _scored(self, records: Sequence[Record], peeked: Sequence[Peeked]) -> Answered:
         """From the model of each one's user, and each model from one version."""
         made = Answered([AdResponse(id=None)] * len(records), [0] * len(records))
+        took_us = 0
         for model, places in self._arms.parted([seen.user_id for seen in peeked]).items():
             mine = [records[at] for at in places]
             answered = answer(self._arms.answering[model].scorer, mine, self._clock_ms)
-            took_us = max(response.took_us for response in answered.responses)
-            self._shedder.measured(sum(len(record.value) for record in mine), took_us / 1000)
+            took_us += max(response.took_us for response in answered.responses)
             for at, response, read_us in zip(places, answered.responses, answered.read_us, strict=True):
                 made.responses[at] = msgspec.structs.replace(response, model=model) if response.scores else response
                 made.read_us[at] = read_us
+        self._shedder.measured(sum(len(record.value) for record in records), took_us / 1000)
         return made
 
     def _until_safe(

@@ -11,6 +11,7 @@ from contracts.stores import Record
 #: What a decoder may raise on bytes from outside.
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
 _MOST_TMAX_MS = 2**40
+_LONGEST_ID = 256  # characters of an id that is echoed, as the reader does it
 NEVER_MS = 2**62  #: a record without a timestamp has no deadline
 
 
@@ -58,4 +59,4 @@ _NOTHING = Peeked(None, None, NEVER_MS)
 
 
 def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
+    return value if isinstance(value, str) and len(value) <= _LONGEST_ID else None
