@@ -73,6 +73,9 @@ class Weights(msgspec.Struct, frozen=True):
 
     manifest: WeightManifest
     arrays: dict[str, np.ndarray]
+    changed: dict[str, np.ndarray] | None = (
+        None  #: table -> rows (int64, ascending) that differ from the weights handed out before
+    )
 
 
 def pack_array(name: str, array: np.ndarray, dtype: str, chunk_bytes: int) -> tuple[Blob, list[bytes]]:

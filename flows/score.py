@@ -18,7 +18,8 @@ from contracts.stores import WeightStore
 from nodes.clock import now_ms
 from nodes.files import write_whole, write_whole_frame
 from nodes.light_numpy import one_thread
-from nodes.score import SCORES, LightScorer, Scored
+from nodes.score import LightScorer
+from nodes.scored import SCORES, Scored
 
 #: Requests answered together where nobody waits for them.
 MICRO_BATCH = 128

@@ -15,9 +15,10 @@ from contracts.app import App
 from contracts.buckets import hash_expr
 from contracts.columns import DataContract
 from contracts.rowcheck import reasons
+from nodes.asked import Asked
 from nodes.decode import decode
 from nodes.lines import read_lines
-from nodes.read_requests import Asked, RequestReader
+from nodes.read_requests import RequestReader
 from nodes.source import Read, read_events
 
 #: One row for each thing that is wrong.

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
@@ -17,6 +18,12 @@ from threadpoolctl import ThreadpoolController
 
 from contracts.errors import ContractError, CorruptError
 from contracts.features import Feature, Layout
+from nodes.light_arrays import check_arrays
+
+#: Feature columns by name: of a frame, or arrays.
+Features = pl.DataFrame | Mapping[str, np.ndarray]
+#: A contribution to the first layer, float32 [B, H], and to the wide term, float32 [B].
+Share = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -26,8 +33,30 @@ class Part:
     ids: tuple[Feature, ...]
     dense: tuple[Feature, ...]
     starts: np.ndarray  #: [F] first row of each id feature in the fused table
+    rows: np.ndarray  #: [F] how many rows it has there
     weight: np.ndarray  #: [F*D + N, H] embedded inputs first
     wide: np.ndarray | None  #: of the dense features
+
+    def inputs(self, features: Features, rows: int) -> tuple[np.ndarray, np.ndarray]:
+        """Rows in the fused table, int64 [B, F], and dense values, float32 [B, N].
+
+        Raises:
+            ContractError: a feature is missing, or holds an id beyond its own rows, which would read another's.
+        """
+        ids_BF = np.empty((rows, len(self.ids)), np.int64)
+        for place, feature in enumerate(self.ids):
+            ids_BF[:, place] = _column(features, feature)
+        if (ids_BF >= self.rows).any():
+            place = int((ids_BF >= self.rows).any(axis=0).argmax())
+            raise ContractError(
+                f"feature '{self.ids[place].name}': the id {int(ids_BF[:, place].max())} is beyond its "
+                f"{self.rows[place]} rows; featurize the rows again with this app"
+            )
+        ids_BF += self.starts
+        dense_BN = np.empty((rows, len(self.dense)), np.float32)
+        for place, feature in enumerate(self.dense):
+            dense_BN[:, place] = _column(features, feature)
+        return ids_BF, dense_BN
 
 
 class LightNet:
@@ -35,7 +64,7 @@ class LightNet:
 
     Args:
         layout: of the app's features.
-        arrays: of one published version, dequantised.
+        arrays: of one published version, dequantised; read, never written, and not copied where they are float32.
         per_request: names of the features that are the same for all candidates of a request.
 
     Raises:
@@ -54,18 +83,23 @@ class LightNet:
         names = [feature.name for feature in (*layout.light_ids, *layout.light_dense)]
         self._whole = self._part(names)
         self._request = self._part([name for name in names if name in per_request])
-        self._candidate = self._part([name for name in names if name not in per_request])
+        self.candidate = self._part([name for name in names if name not in per_request])
+        self._rest = [
+            (np.ascontiguousarray(self._arrays[f"mlp.{index}.weight"].T), self._arrays[f"mlp.{index}.bias"])
+            for index in range(1, self.layers)
+        ]
 
-    def logits(self, features: pl.DataFrame) -> np.ndarray:
-        """Logits of a frame that holds every light feature: float32 [B].
+    def logits(self, features: Features) -> np.ndarray:
+        """Logits of rows that hold every light feature: float32 [B].
 
         Raises:
             ContractError: a feature is missing or holds an id beyond its table.
         """
-        first_BH, wide_B = self._share(self._whole, features, features.height)
-        return self._rest(first_BH, wide_B)
+        first_BH, wide_B = self._share(self._whole, features, _height(features))
+        first_BH += self._arrays["mlp.0.bias"]
+        return self._above(first_BH) + wide_B + self._bias
 
-    def split_logits(self, requests: pl.DataFrame, candidates: pl.DataFrame, request_B: np.ndarray) -> np.ndarray:
+    def split_logits(self, requests: Features, candidates: Features, request_B: np.ndarray) -> np.ndarray:
         """The same logits with the request's part computed once: float32 [B].
 
         Args:
@@ -73,11 +107,60 @@ class LightNet:
             candidates: the other features, one row a candidate.
             request_B: the row in `requests` of each candidate.
         """
-        num_requests = max(requests.height, int(request_B.max(initial=-1)) + 1)  # no column has no height
-        request_RH, wide_R = self._share(self._request, requests, num_requests)
-        first_BH, wide_B = self._share(self._candidate, candidates, request_B.size)
-        first_BH += request_RH[request_B]
-        return self._rest(first_BH, wide_B + wide_R[request_B])
+        num_requests = max(_height(requests), int(request_B.max(initial=-1)) + 1)  # no column has no height
+        share = self.request_share(requests, num_requests)
+        first_BH, wide_B = self.candidate_share(candidates, request_B.size)
+        return self.joined(share, request_B, first_BH, wide_B)
+
+    def request_share(self, requests: Features, rows: int) -> Share:
+        """What requests add to the first layer of each of their candidates, its bias included: [R, H] and [R]."""
+        first_RH, wide_R = self._share(self._request, requests, rows)
+        first_RH += self._arrays["mlp.0.bias"]
+        wide_R += self._bias
+        return first_RH, wide_R
+
+    def candidate_share(self, candidates: Features, rows: int) -> Share:
+        """What candidates add to the first layer: [B, H] and [B]."""
+        return self._share(self.candidate, candidates, rows)
+
+    def row_share(self, ids_BF: np.ndarray, dense_BN: np.ndarray) -> Share:
+        """`candidate_share` of candidates whose rows in the fused table are known: `rows_of` gives both."""
+        return self._product(self.candidate, ids_BF, dense_BN)
+
+    def joined(
+        self,
+        share: Share,
+        request_B: np.ndarray,
+        first: np.ndarray,
+        wide: np.ndarray,
+        place_B: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Logits of candidates from both shares: float32 [B].
+
+        Args:
+            share: of the requests.
+            request_B: the row in `share` of each candidate, not descending.
+            first: of the candidates, [B, H]; overwritten. With `place_B` a table [N, H], only read.
+            wide: likewise, [B] or [N].
+            place_B: each candidate's row in the table.
+
+        Goes request by request: what a request needs stays in the processor's cache.
+        """
+        first_RH, wide_R = share
+        logit_B = np.empty(request_B.size, np.float32)
+        bounds = np.searchsorted(request_B, np.arange(len(wide_R) + 1)).tolist()
+        for row, (start, stop) in enumerate(pairwise(bounds)):
+            if start == stop:
+                continue
+            if place_B is None:
+                mine_BH, wide_B = first[start:stop], wide[start:stop]
+            else:
+                at_B = place_B[start:stop]
+                mine_BH, wide_B = first.take(at_B, axis=0, mode="clip"), wide.take(at_B)
+            mine_BH += first_RH[row]
+            np.add(self._above(mine_BH), wide_B, out=logit_B[start:stop])
+            logit_B[start:stop] += wide_R[row]
+        return logit_B
 
     def _part(self, names: Sequence[str]) -> Part:
         """Cut the first layer to the columns of some features."""
@@ -97,50 +180,38 @@ class LightNet:
             ids=ids,
             dense=dense,
             starts=np.array([layout.offsets[feature.name] for feature in ids], np.int64),
+            rows=np.array([feature.rows for feature in ids], np.int64),
             weight=np.ascontiguousarray(self._arrays["mlp.0.weight"][:, columns].T),
             wide=None if wide_dense is None else wide_dense[places],
         )
 
-    def _share(self, part: Part, features: pl.DataFrame, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    def _share(self, part: Part, features: Features, rows: int) -> Share:
         """A part's contribution to the first layer [B, H] and to the wide term [B]."""
-        inputs_BX = np.empty((rows, part.weight.shape[0]), np.float32)
-        wide_B = np.zeros(rows, np.float32)
-        embedded = len(part.ids) * self._embedding.shape[1]
-        if part.ids:
-            ids_BF = self._rows_of(part, features)
+        return self._product(part, *part.inputs(features, rows))
+
+    def _product(self, part: Part, ids_BF: np.ndarray, dense_BN: np.ndarray) -> Share:
+        rows, embedded = len(ids_BF), ids_BF.shape[1] * self._embedding.shape[1]
+        if dense_BN.shape[1]:
+            inputs_BX = np.empty((rows, part.weight.shape[0]), np.float32)
             inputs_BX[:, :embedded] = self._embedding.take(ids_BF, axis=0).reshape(rows, embedded)
-            if self._wide is not None:
-                wide_B += self._wide.take(ids_BF).sum(axis=1)
-        for place, feature in enumerate(part.dense):
-            inputs_BX[:, embedded + place] = _column(features, feature)
-        if part.dense and part.wide is not None:
-            wide_B += inputs_BX[:, embedded:] @ part.wide
+            inputs_BX[:, embedded:] = dense_BN
+        else:
+            inputs_BX = self._embedding.take(ids_BF, axis=0).reshape(rows, embedded)
+        wide_B = np.zeros(rows, np.float32)
+        if self._wide is not None and ids_BF.shape[1]:
+            np.add.reduce(self._wide.take(ids_BF), axis=1, out=wide_B)
+        if part.wide is not None and dense_BN.shape[1]:
+            wide_B += dense_BN @ part.wide
         return inputs_BX @ part.weight, wide_B
 
-    def _rows_of(self, part: Part, features: pl.DataFrame) -> np.ndarray:
-        """Rows in the fused table [B, F]; an id beyond its own feature's rows is refused, never another's row."""
-        ids_BF = np.empty((features.height, len(part.ids)), np.int64)
-        for place, feature in enumerate(part.ids):
-            values = _column(features, feature)
-            if values.size and int(values.max()) >= feature.rows:
-                raise ContractError(
-                    f"feature '{feature.name}': the id {int(values.max())} is beyond its {feature.rows} rows; "
-                    "featurize the rows again with this app"
-                )
-            ids_BF[:, place] = values
-        ids_BF += part.starts
-        return ids_BF
-
-    def _rest(self, first_BH: np.ndarray, wide_B: np.ndarray) -> np.ndarray:
-        """All after the first product; `first_BH` is overwritten."""
+    def _above(self, first_BH: np.ndarray) -> np.ndarray:
+        """All above the first layer, its bias already added: [B]; `first_BH` is overwritten."""
         hidden = first_BH
-        hidden += self._arrays["mlp.0.bias"]
-        for index in range(1, self.layers):
+        for weight, bias in self._rest:
             np.maximum(hidden, 0, out=hidden)
-            hidden = hidden @ self._arrays[f"mlp.{index}.weight"].T
-            hidden += self._arrays[f"mlp.{index}.bias"]
-        logits: np.ndarray = hidden[:, 0] + wide_B + self._bias
-        return logits
+            hidden = hidden @ weight
+            hidden += bias
+        return hidden[:, 0]
 
 
 @contextmanager
@@ -191,43 +262,17 @@ def chance(logits: np.ndarray, link: str) -> np.ndarray:
     return made
 
 
-def check_arrays(layout: Layout, arrays: Mapping[str, np.ndarray]) -> int:
-    """Names and shapes fit the layout and each other; returns the number of layers.
-
-    Raises:
-        CorruptError: naming the array, what it is and what it should be.
-    """
-    layers = sum(name.startswith("mlp.") and name.endswith(".weight") for name in arrays)
-    embedding = arrays.get("embedding")
-    width = embedding.shape[1] if embedding is not None and embedding.ndim == 2 else 0
-    wide = "wide" in arrays or "wide_dense" in arrays
-    wanted: dict[str, tuple[int, ...]] = {"embedding": (layout.light_rows, width), "bias": (1,)}
-    if wide:
-        wanted |= {"wide": (layout.light_rows,), "wide_dense": (len(layout.light_dense),)}
-    inputs = len(layout.light_ids) * width + len(layout.light_dense)
-    for index in range(max(layers, 1)):
-        found = arrays.get(f"mlp.{index}.weight")
-        outputs = found.shape[0] if found is not None and found.ndim == 2 and index < layers - 1 else 1
-        wanted |= {f"mlp.{index}.weight": (outputs, inputs), f"mlp.{index}.bias": (outputs,)}
-        inputs = outputs
-    for name in [*wanted, *arrays]:
-        if name not in arrays:
-            raise CorruptError(f"array '{name}' is missing; publish the version again")
-        if name not in wanted:
-            raise CorruptError(f"array '{name}' is unknown to this scorer; publish the version again")
-        if arrays[name].shape != wanted[name]:
-            raise CorruptError(
-                f"array '{name}' has the shape {arrays[name].shape}, but the app's features need {wanted[name]}; "
-                "use the app that trained it, or publish again"
-            )
-    return layers
+def _height(features: Features) -> int:
+    return features.height if isinstance(features, pl.DataFrame) else max(map(len, features.values()), default=0)
 
 
-def _column(features: pl.DataFrame, feature: Feature) -> np.ndarray:
+def _column(features: Features, feature: Feature) -> np.ndarray:
     try:
-        series = features.get_column(feature.name)
-    except pl.exceptions.ColumnNotFoundError:
+        found = features[feature.name]
+    except (KeyError, pl.exceptions.ColumnNotFoundError):
         raise ContractError(f"feature '{feature.name}' is not in the rows; featurize them with this app") from None
-    if series.null_count():
+    if isinstance(found, np.ndarray):
+        return found
+    if found.null_count():
         raise ContractError(f"feature '{feature.name}' holds nulls; featurize the rows again")
-    return series.to_numpy()
+    return found.to_numpy()

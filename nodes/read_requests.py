@@ -1,26 +1,27 @@
-"""Ad requests as they come off the wire become two frames: one row a request, one row a candidate.
+"""Ad requests as they come off the wire become two sides: one row a request, one row a candidate.
 
 Nothing in them is trusted: size first, then syntax, then types, then the contract's rules. A candidate is refused
 alone; what is wrong with the request itself refuses the request. Nothing here raises.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 import msgspec
 import numpy as np
-import polars as pl
 
 from contracts.app import App
-from contracts.odcs import Column, DataContract
-from contracts.rowcheck import reasons
 from contracts.serving import Problem
+from nodes.asked import Asked, Side
 from nodes.catalogue import Catalogue
+from nodes.request_side import LightSides, RequestSide
 from nodes.request_types import problem_of, request_of, struct_of
 
 #: What a decoder may raise on bytes from outside.
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
+_first = attrgetter("f0")  # the one field of a candidate that is nothing but an id
 _LONGEST_ID = 256  # characters of an id that is echoed though its request is refused
 
 
@@ -37,31 +38,24 @@ class _Item(msgspec.Struct):
 
 
 @dataclass
-class Asked:
-    """A micro-batch of requests, read.
-
-    `requests` has a row for each request that could be read, `candidates` one for each of their candidates, in order;
-    `request_of` names the request row of each candidate. What is refused stands beside.
-    """
-
-    ids: list[str | None]  #: of each message
-    tmax_ms: list[int]  #: of each message
-    problems: list[Problem | None]  #: of each message
-    message_of: list[int] = field(default_factory=list)  #: request row -> message
-    requests: pl.DataFrame = field(default_factory=pl.DataFrame)
-    candidates: pl.DataFrame = field(default_factory=pl.DataFrame)
-    request_of: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    item_ids: list[str | None] = field(default_factory=list)  #: candidate row -> item
-    refused: dict[int, str] = field(default_factory=dict)  #: candidate row -> "code: detail"
-
-
-@dataclass
 class _Parsed:
-    """What the parser hands on: columns still as Python values."""
+    """What the parser hands on of one request, or of many: columns still as Python values."""
 
-    rows: list[Any] = field(default_factory=list)
-    candidates: list[Any] = field(default_factory=list)
-    counts: list[int] = field(default_factory=list)
+    requests: list[Any] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)  #: candidates of each
+    items: list[str | None] = field(default_factory=list)  #: of each candidate
+    places: list[int] = field(default_factory=list)  #: in the catalogue, -1: what the candidate says is in `own`
+    own: list[tuple[Any, ...]] = field(default_factory=list)  #: values of those candidates
+    refused: dict[int, str] = field(default_factory=dict)  #: candidate -> "code: detail"
+
+    def add(self, other: "_Parsed") -> None:
+        """Put another behind."""
+        self.refused.update({len(self.items) + row: why for row, why in other.refused.items()})
+        self.requests += other.requests
+        self.counts.append(len(other.items))
+        self.items += other.items
+        self.places += other.places
+        self.own += other.own
 
 
 class RequestReader:
@@ -69,11 +63,10 @@ class RequestReader:
 
     Args:
         app: its `requests.odcs.yaml` says what a request holds.
-        catalogue: fills in what a candidate leaves out; then its id alone is enough.
+        by_id: there will be a catalogue, which fills in what a candidate leaves out; then its id alone is enough.
     """
 
-    def __init__(self, app: App, catalogue: Catalogue | None = None) -> None:
-        self._catalogue = catalogue
+    def __init__(self, app: App, *, by_id: bool = False) -> None:
         serving = app.config.serving
         self._max_bytes, self._max_candidates = serving.max_request_bytes, serving.max_candidates
         self._tmax_ms = serving.tmax_ms
@@ -88,87 +81,124 @@ class RequestReader:
         }
         self.request_columns = tuple(parts["envelope"] + parts["user"] + parts["context"])
         self.candidate_columns = tuple(parts["candidate"])
+        self.sides = LightSides.of(app)
+        self.request_side = RequestSide(app, self.request_columns, self.sides.request)
+        self.candidate_side = RequestSide(app, self.candidate_columns, self.sides.item)
         self._item_id = app.requests.role("item_id")
         typed = dict(parts)
-        if catalogue is not None:  # what is required must be there once the catalogue has filled it in
+        if by_id:  # what is required must be there once the catalogue has filled it in
             typed["candidate"] = [
                 c.model_copy(update={"required": c.name == self._item_id}) for c in typed["candidate"]
             ]
         made = {name: struct_of(name, part) for name, part in typed.items() if name != "envelope"}
+        self._item_place = [column.name for column in parts["candidate"]].index(self._item_id)
+        only_id = struct_of("candidate", [typed["candidate"][self._item_place]])
+        self._ids: Any = msgspec.json.Decoder(request_of(made, only_id.struct))
         self._whole: Any = msgspec.json.Decoder(request_of(made, made["candidate"].struct))
         self._loose: Any = msgspec.json.Decoder(request_of(made, msgspec.Raw))
         self._candidate = msgspec.json.Decoder(made["candidate"].struct)
         self._named, self._item = msgspec.json.Decoder(_Named), msgspec.json.Decoder(_Item)
         self._get = {name: part.get for name, part in made.items()}
         self._nothing = made["candidate"].nothing
-        self._item_place = [column.name for column in parts["candidate"]].index(self._item_id)
-        self._of_request = reasons(_some(app.requests, self.request_columns)).alias("reason")
-        self._of_candidate = reasons(_some(app.requests, self.candidate_columns)).alias("reason")
+        self._optional = len(self._nothing) - 1  # columns that a candidate leaves out which names an item alone
 
-    def read(self, messages: Sequence[bytes]) -> Asked:
-        """Read and check a micro-batch; what is wrong is said in the result, per request and per candidate."""
-        asked = Asked([None] * len(messages), [self._tmax_ms] * len(messages), [None] * len(messages))
+    def read(self, messages: Sequence[bytes], catalogue: Catalogue | None = None) -> Asked:
+        """Read and check a micro-batch; what is wrong is said in the result, per request and per candidate.
+
+        Args:
+            messages: as they came.
+            catalogue: the items that candidates may name by id alone, where the reader was made for one.
+        """
+        count = len(messages)
+        sides = Side(self.request_side), Side(self.candidate_side)
+        asked = Asked([None] * count, [self._tmax_ms] * count, [None] * count, *sides)
         parsed = _Parsed()
-        for place, message in enumerate(messages):
-            request = self._parse(place, message, asked, parsed)
-            if request is None:
+        places: Mapping[str, int] | None = None
+        if catalogue is not None:  # features across both sides need the columns of each candidate
+            places = {} if self.sides.mixed else catalogue.places
+        for at, message in enumerate(messages):
+            found = self._parse(at, message, asked, places)
+            if found is None:
                 continue
-            asked.ids[place] = request.id
-            asked.tmax_ms[place] = request.tmax or self._tmax_ms
-            asked.message_of.append(place)
-            parsed.rows.append(request)
-        if not parsed.rows:
+            (request,) = found.requests
+            asked.ids[at], asked.tmax_ms[at] = request.id, request.tmax or self._tmax_ms
+            asked.message_of.append(at)
+            parsed.add(found)
+        if not parsed.requests:
             return asked
-        asked.request_of = np.repeat(np.arange(len(parsed.rows)), parsed.counts)
-        self._frames(asked, parsed)
-        self._check(asked)
+        asked.request_of = np.repeat(np.arange(len(parsed.requests)), parsed.counts)
+        asked.item_ids, asked.refused = parsed.items, parsed.refused
+        if places is not None:
+            asked.places = np.array(parsed.places, np.int64)
+        self._check_requests(asked, parsed)
+        self._check_candidates(asked, parsed, catalogue)
         return asked
 
-    def _parse(self, place: int, message: bytes, asked: Asked, parsed: _Parsed) -> Any:
+    def _parse(self, at: int, message: bytes, asked: Asked, places: Mapping[str, int] | None) -> _Parsed | None:
         """One message; None when it is refused, and then its problem stands in `asked`."""
         if len(message) > self._max_bytes:
             detail = f"the request has {len(message)} bytes, at most {self._max_bytes} are read"
-            asked.problems[place] = Problem("too_large", detail)
+            asked.problems[at] = Problem("too_large", detail)
             return None
         try:
-            request, candidates, refused = self._decode(message)
+            found = None if places is None else self._by_id_alone(message, places)
+            if found is None:
+                found = self._decode(message, places)
         except _UNREADABLE as error:
-            asked.problems[place] = problem_of(error)
-            asked.ids[place] = self._id_of(message)
+            asked.problems[at] = problem_of(error)
+            asked.ids[at] = self._id_of(message)
             return None
-        if not candidates or len(candidates) > self._max_candidates:
-            code = "too_many_candidates" if candidates else "no_candidates"
-            detail = f"the request has {len(candidates)} candidates, 1 to {self._max_candidates} are scored"
-            asked.problems[place], asked.ids[place] = Problem(code, detail), _short(request.id)
+        count = len(found.items)
+        if not 0 < count <= self._max_candidates:
+            code = "too_many_candidates" if count else "no_candidates"
+            detail = f"the request has {count} candidates, 1 to {self._max_candidates} are scored"
+            asked.problems[at], asked.ids[at] = Problem(code, detail), _short(found.requests[0].id)
             return None
-        start = len(parsed.candidates)
-        parsed.candidates += candidates
-        parsed.counts.append(len(candidates))
-        for row, (item_id, why) in refused.items():
-            asked.refused[start + row] = why
-            parsed.candidates[start + row] = self._nothing_but(item_id)
-        return request
+        return found
 
-    def _decode(self, message: bytes) -> tuple[Any, list[Any], dict[int, tuple[str | None, str]]]:
-        """The request, the values of its candidates, and those of them that cannot be read."""
+    def _by_id_alone(self, message: bytes, places: Mapping[str, int]) -> _Parsed | None:
+        """A request whose candidates are nothing but ids; None where it is another, or cannot be read."""
+        try:
+            request = self._ids.decode(message)
+        except _UNREADABLE:
+            return None
+        items = list(map(_first, request.candidates))
+        found = [places.get(item, -1) for item in items]
+        own = [self._nothing_but(item) for item, place in zip(items, found, strict=True) if place < 0]
+        return _Parsed([request], [], items, found, own)
+
+    def _decode(self, message: bytes, places: Mapping[str, int] | None) -> _Parsed:
+        """A request, the values of its candidates, and those of them that cannot be read."""
+        refused: dict[int, str] = {}
         try:
             request = self._whole.decode(message)
+            values = list(map(self._get["candidate"], request.candidates))
         except msgspec.ValidationError:
             request = self._loose.decode(message)
-            return (request, *self._one_by_one(request.candidates))
-        return request, list(map(self._get["candidate"], request.candidates)), {}
+            values, refused = self._one_by_one(request.candidates)
+        items = [value[self._item_place] for value in values]
+        if places is None:
+            return _Parsed([request], [], items, [], values, refused)
+        found = [
+            places.get(item, -1) if value.count(None) == self._optional else -1
+            for item, value in zip(items, values, strict=True)
+        ]
+        for row in refused:
+            found[row] = -1
+        own = [value for value, place in zip(values, found, strict=True) if place < 0]
+        return _Parsed([request], [], items, found, own, refused)
 
-    def _one_by_one(self, raws: Sequence[msgspec.Raw]) -> tuple[list[Any], dict[int, tuple[str | None, str]]]:
+    def _one_by_one(self, raws: Sequence[msgspec.Raw]) -> tuple[list[tuple[Any, ...]], dict[int, str]]:
         """Candidates of a request of which at least one cannot be read: (values, refused)."""
-        values: list[Any] = []
-        refused: dict[int, tuple[str | None, str]] = {}
+        values: list[tuple[Any, ...]] = []
+        refused: dict[int, str] = {}
         for row, raw in enumerate(raws):
             try:
                 values.append(self._get["candidate"](self._candidate.decode(raw)))
             except _UNREADABLE as error:
                 problem = problem_of(error)
-                refused[row] = (self._item_of(raw), f"{problem.code}: {problem.detail}")
-                values.append(self._nothing)
+                refused[row] = f"{problem.code}: {problem.detail}"
+                values.append(self._nothing_but(self._item_of(raw)))
         return values, refused
 
     def _nothing_but(self, item_id: str | None) -> tuple[Any, ...]:
@@ -186,38 +216,38 @@ class RequestReader:
         except _UNREADABLE:
             return None
 
-    def _frames(self, asked: Asked, parsed: _Parsed) -> None:
+    def _check_requests(self, asked: Asked, parsed: _Parsed) -> None:
+        """The contract's rules over all requests at once."""
         fields = [self._envelope[c.name] for c in self.request_columns if c.name in self._envelope]
-        values: list[Sequence[Any]] = [[getattr(row, name) for row in parsed.rows] for name in fields]
-        values += zip(*(self._get["user"](row.user) for row in parsed.rows), strict=True)
-        values += zip(*(self._get["context"](row.context) for row in parsed.rows), strict=True)
-        asked.requests = _frame(self.request_columns, values)
-        asked.candidates = _frame(self.candidate_columns, list(zip(*parsed.candidates, strict=True)))
-        if self._catalogue is not None:
-            asked.candidates = self._catalogue.fill(asked.candidates)
-        asked.item_ids = asked.candidates[self._item_id].to_list()
+        values: list[Sequence[Any]] = [[getattr(row, name) for row in parsed.requests] for name in fields]
+        values += zip(*(self._get["user"](row.user) for row in parsed.requests), strict=True)
+        values += zip(*(self._get["context"](row.context) for row in parsed.requests), strict=True)
+        side = asked.request_side
+        side.values, side.rows = values, len(parsed.requests)
+        side.features = self.request_side.known(values, side.rows)
+        if side.features is not None:
+            return
+        for row, reason in self.request_side.wrong(side.frame).items():
+            code, _, detail = reason.partition(": ")
+            at = asked.message_of[row]
+            asked.problems[at], asked.ids[at] = Problem(code, detail), _short(asked.ids[at])
 
-    def _check(self, asked: Asked) -> None:
-        """The contract's rules, one select over all requests and one over all candidates."""
-        wrong = asked.requests.select(self._of_request)["reason"]
-        if wrong.null_count() < wrong.len():
-            for row, reason in enumerate(wrong.to_list()):
-                if reason is not None:
-                    code, _, detail = reason.partition(": ")
-                    asked.problems[asked.message_of[row]] = Problem(code, detail)
-                    asked.ids[asked.message_of[row]] = _short(asked.ids[asked.message_of[row]])
-        wrong = asked.candidates.select(self._of_candidate)["reason"]
-        if wrong.null_count() < wrong.len():
-            for row in wrong.is_not_null().arg_true().to_list():
-                asked.refused.setdefault(row, wrong[row])
-
-
-def _some(contract: DataContract, columns: Sequence[Column]) -> DataContract:
-    return contract.model_copy(update={"columns": tuple(columns)})
-
-
-def _frame(columns: Sequence[Column], values: Sequence[Sequence[Any]]) -> pl.DataFrame:
-    return pl.DataFrame([pl.Series(c.name, v, dtype=c.dtype) for c, v in zip(columns, values, strict=True)])
+    def _check_candidates(self, asked: Asked, parsed: _Parsed, catalogue: Catalogue | None) -> None:
+        """Likewise over all candidates that say more than an id; what they leave out is filled in first."""
+        if not parsed.own:
+            return
+        side = asked.candidate_side
+        side.values, side.rows = list(zip(*parsed.own, strict=True)), len(parsed.own)
+        own = asked.own_rows()
+        if catalogue is not None and any(asked.item_ids[row] in catalogue.places for row in own.tolist()):
+            filled = catalogue.fill(side.side.frame(side.values))
+            side.values = [filled[column.name].to_list() for column in self.candidate_columns]
+        if not parsed.refused:
+            side.features = self.candidate_side.known(side.values, side.rows)
+        if side.features is not None:
+            return
+        for row, reason in self.candidate_side.wrong(side.frame).items():
+            asked.refused.setdefault(int(own[row]), reason)
 
 
 def _short(text: Any) -> str | None:

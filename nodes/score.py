@@ -1,12 +1,12 @@
 """Ad requests are answered with one version of the light net, in NumPy on one thread.
 
-A micro-batch costs one check and one featurize call over its requests, and one of each over their candidates.
+A micro-batch costs at most one check and one featurize call over its requests, and one of each over their candidates:
+none for values that are known by heart (`nodes.request_side`) and items that are known by id (`nodes.item_vectors`).
 """
 
 import time
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -14,90 +14,74 @@ import polars as pl
 
 from contracts.app import App
 from contracts.errors import CorruptError, RocketError
-from contracts.features import STATEFUL, Feature
 from contracts.serving import AdResponse, Problem, Score
 from contracts.weights import WeightManifest, Weights
+from nodes.asked import Asked
 from nodes.catalogue import Catalogue
-from nodes.featurize import Featurizer, fill_serving_defaults
-from nodes.light_numpy import LightNet, chance
-from nodes.read_requests import Asked, RequestReader
+from nodes.item_vectors import ItemVectors
+from nodes.light_numpy import LightNet, Share, chance
+from nodes.read_requests import RequestReader
+from nodes.request_side import Filled, arrays_of
+from nodes.scored import Scored
 from nodes.verify_weights import check_schema
 
 Source = Literal["model", "stale", "prior"]
-#: One row a candidate, as `Scored.frame` gives it.
-SCORES = {
-    "request_id": pl.String(),
-    "candidate": pl.Int64(),  # index in the request
-    "item_id": pl.String(),
-    "pctr": pl.Float64(),  # null: refused
-    "logit": pl.Float32(),
-    "model_version": pl.Int64(),
-}
-
-
-@dataclass(frozen=True)
-class Scored:
-    """A micro-batch, scored."""
-
-    asked: Asked
-    pctr: np.ndarray  #: float64, one a candidate; NaN where it is refused
-    logit: np.ndarray  #: float32 likewise
-    responses: list[AdResponse]  #: one a message, in order
-    read_us: int = 0  #: of `took_us`, what parsing and checking took
-
-    def frame(self) -> pl.DataFrame:
-        """One row a candidate of the requests that were answered (`SCORES`)."""
-        asked = self.asked
-        starts = np.searchsorted(asked.request_of, np.arange(len(asked.message_of)))
-        message = np.array(asked.message_of, np.int64)[asked.request_of]
-        version = next((r.model_version for r in self.responses if r.error is None), None)
-        answered = np.array([problem is None for problem in asked.problems], bool)[message]
-        rows = {
-            "request_id": [asked.ids[place] for place in message],
-            "candidate": np.arange(len(asked.item_ids)) - starts[asked.request_of],
-            "item_id": asked.item_ids,
-            "pctr": self.pctr,
-            "logit": self.logit,
-            "model_version": [version] * len(asked.item_ids),
-        }
-        frame = pl.DataFrame(rows, schema=SCORES, strict=False).filter(pl.Series(answered, dtype=pl.Boolean))
-        return frame.with_columns(pl.col("pctr", "logit").fill_nan(None))
 
 
 class LightScorer:
     """Scores with one version; a new version is a new scorer, swapped in by one assignment.
 
+    Candidates that name an item of the catalogue take what was computed for it beforehand; all others, also those that
+    say something else of a known item, take the full path, in the same answer.
+
     Args:
         app: its feature table and serving settings.
-        weights: a whole version; None answers everything with the app's prior CTR.
+        weights: a whole version; None answers everything with the app's prior CTR. Its arrays are read as long as this
+            scorer is used.
         catalogue: the items whose candidates may come by id alone.
+        before: the scorer that this one follows: what it knows by heart is taken over, and of its item vectors those
+            that are still right. `weights.changed` is what differs from its weights.
 
     Raises:
         SchemaMismatchError: the version was made for another feature table.
         CorruptError: its arrays do not fit the app's features.
     """
 
-    def __init__(self, app: App, weights: Weights | None, catalogue: Catalogue | None = None) -> None:
+    def __init__(
+        self,
+        app: App,
+        weights: Weights | None,
+        catalogue: Catalogue | None = None,
+        *,
+        before: "LightScorer | None" = None,
+    ) -> None:
         self._app = app
+        self.catalogue = catalogue  #: whose items are known
         self._manifest = weights.manifest if weights else None
-        self._reader = RequestReader(app, catalogue)
-        light = [f for f in app.features if f.only is None and f.kind not in STATEFUL]
-        known = {column.name for column in self._reader.request_columns}
-        mine = [f for f in light if known.issuperset(f.inputs)]
-        others = [f for f in light if not known.issuperset(f.inputs)]
-        self._lent = sorted({name for f in others for name in f.inputs if name in known})
-        self._of_request, self._of_candidate = _Filled(mine), _Filled(others)
+        alike = before is not None and (before.catalogue is None) == (catalogue is None)
+        self.reader: RequestReader = (
+            before.reader if before and alike else RequestReader(app, by_id=catalogue is not None)
+        )
+        sides = self.reader.sides
+        request_columns = {column.name for column in self.reader.request_columns}
+        self._lent = sorted({name for f in sides.mixed for name in f.inputs if name in request_columns})
+        self._mixed = Filled(sides.mixed) if sides.mixed else None
         self._net: LightNet | None = None
+        self.items: ItemVectors | None = None  #: computed beforehand
         self._link = weights.manifest.link if weights else "sigmoid"
         if weights is not None:
             check_schema(weights.manifest, app.schema_id)
             try:
-                self._net = LightNet(app.layout, weights.arrays, frozenset(f.name for f in mine))
+                self._net = LightNet(app.layout, weights.arrays, frozenset(f.name for f in sides.request))
                 chance(np.empty(0), self._link)
             except CorruptError as error:
                 raise CorruptError(
                     f"version {weights.manifest.version} of model '{weights.manifest.model}': {error}"
                 ) from None
+            if catalogue is not None and not sides.mixed:
+                same = before is not None and before.manifest == self._manifest
+                changed = {} if same else weights.changed
+                self.items = ItemVectors.of(self._net, catalogue, before.items if before else None, changed)
 
     @property
     def manifest(self) -> WeightManifest | None:
@@ -134,7 +118,7 @@ class LightScorer:
     def score(self, requests: Sequence[bytes], *, now_ms: int, received_ms: Sequence[int] | None = None) -> Scored:
         """As `answer`, with the logits beside."""
         started = time.perf_counter()
-        asked = self._reader.read(requests)
+        asked = self.reader.read(requests, self.catalogue)
         read_us = round((time.perf_counter() - started) * 1e6)
         late = {at for at, sent in enumerate(received_ms or ()) if now_ms > sent + asked.tmax_ms[at]}
         logit, pctr = self._scores(asked, late)
@@ -159,16 +143,49 @@ class LightScorer:
         return logit, chance(logit, self._link)
 
     def _logits_of(self, asked: Asked, good_R: np.ndarray, good_B: np.ndarray) -> np.ndarray:
-        requests, candidates, request_of = asked.requests, asked.candidates, asked.request_of
-        if not good_B.all():  # refused rows never reach the features
-            place_R = np.cumsum(good_R) - 1
-            requests = requests.filter(pl.Series(good_R))
-            candidates = candidates.filter(pl.Series(good_B))
-            request_of = place_R[request_of[good_B]]
-        if self._lent:
-            candidates = candidates.with_columns(requests.select(self._lent)[request_of])
+        """Logits of the candidates in `good_B`, all of requests in `good_R`; no other row reaches the features."""
         assert self._net is not None  # noqa: S101
-        return self._net.split_logits(self._of_request(requests), self._of_candidate(candidates), request_of)
+        share, request_of, places = self._share_of(asked, good_R), asked.request_of, asked.places
+        if places is None or (places < 0).all():
+            return self._own_logits(asked, share, good_R, np.flatnonzero(good_B))
+        if self.items is not None and (places >= 0).all():
+            rows = slice(None) if good_B.all() else good_B
+            return self._net.joined(share, request_of[rows], self.items.first_NH, self.items.wide_N, places[rows])
+        logit = np.empty(good_B.size, np.float32)
+        by_id, own = good_B & (places >= 0), np.flatnonzero(good_B & (places < 0))
+        if self.items is not None:
+            items = self.items.first_NH, self.items.wide_N
+            logit[by_id] = self._net.joined(share, request_of[by_id], *items, places[by_id])
+        if own.size:
+            logit[own] = self._own_logits(asked, share, good_R, own)
+        return logit[good_B]
+
+    def _share_of(self, asked: Asked, good_R: np.ndarray) -> Share:
+        """What the requests add to the first layer; rows of those that are not good hold nothing of use."""
+        assert self._net is not None  # noqa: S101
+        side = asked.request_side
+        if side.features is not None:
+            return self._net.request_share(side.features, side.rows)
+        good = side.side.featurize(side.frame.filter(pl.Series(good_R)))
+        made = {series.name: np.zeros(side.rows, series.to_numpy().dtype) for series in good}
+        for series in good:
+            made[series.name][good_R] = series.to_numpy()
+        return self._net.request_share(made, side.rows)
+
+    def _own_logits(self, asked: Asked, share: Share, good_R: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Logits of candidates that bring their own values, given as candidate rows."""
+        assert self._net is not None  # noqa: S101
+        side, request_of = asked.candidate_side, asked.request_of[rows]
+        at = rows if asked.places is None else np.searchsorted(asked.own_rows(), rows)
+        every = at.size == side.rows
+        if side.features is not None and self._mixed is None:
+            features = side.features if every else {name: values[at] for name, values in side.features.items()}
+        else:
+            frame = side.frame if every else side.frame[at]
+            features = arrays_of(side.side.featurize(frame))
+            if self._mixed is not None:
+                features |= arrays_of(self._mixed(frame.with_columns(asked.requests.select(self._lent)[request_of])))
+        return self._net.joined(share, request_of, *self._net.candidate_share(features, at.size))
 
     def _one_by_one(self, asked: Asked, logit: np.ndarray, good_B: np.ndarray, error: RocketError) -> None:
         """Find the requests that the features refuse; the others are scored all the same."""
@@ -198,11 +215,11 @@ class LightScorer:
         for place, problem in enumerate(asked.problems):
             scores: list[Score] = []
             if problem is None and place not in late:
-                row = row_of[place]
-                scores = [
-                    Score(items[at], chances[at]) if at not in refused else Score(items[at], None, refused[at])
-                    for at in range(bounds[row], bounds[row + 1])
-                ]
+                start, stop = bounds[row_of[place]], bounds[row_of[place] + 1]
+                scores = list(map(Score, items[start:stop], chances[start:stop]))
+                for at in refused if refused else ():
+                    if start <= at < stop:
+                        scores[at - start] = Score(items[at], None, refused[at])
             made.append((asked.ids[place], problem, scores))
         took_us = round((time.perf_counter() - started) * 1e6)
         return [
@@ -220,16 +237,6 @@ class LightScorer:
 def expired(request_id: str | None, took_us: int) -> AdResponse:
     """The answer to a request whose deadline has passed: no scores, so no version."""
     return AdResponse(id=request_id, source="expired", took_us=took_us)
-
-
-class _Filled:
-    """Serving defaults, then the features."""
-
-    def __init__(self, features: Sequence[Feature]) -> None:
-        self._features, self._make = list(features), Featurizer(features)
-
-    def __call__(self, frame: pl.DataFrame) -> pl.DataFrame:
-        return self._make(fill_serving_defaults(frame, self._features))
 
 
 def _logit(chance: float) -> float:

@@ -1,0 +1,85 @@
+"""What each item of a catalogue adds to the light net's first layer, computed before anybody asks for it.
+
+Shapes: N places of the catalogue, F id features of items, D embedding width, H hidden width.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from nodes.catalogue import Catalogue
+from nodes.light_numpy import LightNet
+
+_CHUNK = 2048  # rows of one product: short enough that another thread waits for none of them
+
+
+@dataclass(frozen=True)
+class ItemVectors:
+    """The items' part of the first layer under one version.
+
+    Memory: 4 (H + 1) bytes a place, and 8 F for the rows that they read; both twice while the next is made.
+    """
+
+    first_NH: np.ndarray  #: float32
+    wide_N: np.ndarray  #: float32
+    ids_NF: np.ndarray  #: int64, rows in the fused table
+    dense_NX: np.ndarray  #: float32, dense features
+    generation: object  #: of the catalogue
+    part: tuple[np.ndarray, np.ndarray | None]  #: the weights that multiply what is looked up
+    computed: int  #: places for which this needed a product; the others were taken over
+
+    @classmethod
+    def of(
+        cls,
+        net: LightNet,
+        catalogue: Catalogue,
+        before: "ItemVectors | None" = None,
+        changed: dict[str, np.ndarray] | None = None,
+    ) -> "ItemVectors":
+        """Compute them, or only those that differ from the ones before.
+
+        Args:
+            net: under whose weights.
+            catalogue: whose items.
+            before: of an earlier catalogue, or version.
+            changed: rows of "embedding" and "wide" that differ from the version of `before`; None: any may.
+
+        Raises:
+            ContractError: the catalogue's features are not those that the net needs.
+        """
+        rows = catalogue.items.height
+        kept = before if before is not None and before.generation is catalogue.generation else None
+        have = min(len(kept.wide_N), rows) if kept else 0
+        new = {name: values[have:] for name, values in catalogue.features.items()}
+        ids_NF, dense_NX = net.candidate.inputs(new, rows - have)
+        if kept:
+            ids_NF = np.concatenate([kept.ids_NF[:have], ids_NF])
+            dense_NX = np.concatenate([kept.dense_NX[:have], dense_NX])
+        part = (net.candidate.weight, net.candidate.wide)
+        first_NH, wide_N = np.empty((rows, part[0].shape[1]), np.float32), np.empty(rows, np.float32)
+        wrong_N = np.ones(rows, bool)
+        if kept and changed is not None and _same(part, kept.part):
+            first_NH[:have], wide_N[:have] = kept.first_NH[:have], kept.wide_N[:have]
+            wrong_N[:have] = _touched(ids_NF[:have], changed)
+        places = np.flatnonzero(wrong_N)
+        for start in range(0, len(places), _CHUNK):
+            at = places[start : start + _CHUNK]
+            first_NH[at], wide_N[at] = net.row_share(ids_NF[at], dense_NX[at])
+        return cls(first_NH, wide_N, ids_NF, dense_NX, catalogue.generation, part, len(places))
+
+
+def _touched(ids_NF: np.ndarray, changed: dict[str, np.ndarray]) -> np.ndarray:
+    """Which places read a changed row of a table."""
+    found = np.zeros(len(ids_NF), bool)
+    some = np.concatenate([np.zeros(0, np.int64), *changed.values()])
+    if some.size and ids_NF.size:
+        is_changed = np.zeros(max(int(some.max()), int(ids_NF.max())) + 1, bool)
+        is_changed[some] = True
+        for start in range(0, len(ids_NF), _CHUNK):
+            found[start : start + _CHUNK] = is_changed[ids_NF[start : start + _CHUNK]].any(axis=1)
+    return found
+
+
+def _same(one: tuple[np.ndarray, np.ndarray | None], other: tuple[np.ndarray, np.ndarray | None]) -> bool:
+    wide = (one[1] is None) == (other[1] is None) and (one[1] is None or np.array_equal(one[1], other[1]))  # type: ignore[arg-type]
+    return wide and np.array_equal(one[0], other[0])

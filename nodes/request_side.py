@@ -1,0 +1,190 @@
+"""One side of ad requests, who asks or what may be shown: its columns are checked and made into light features.
+
+Two ways to the same values. By frames: one Polars call to check and one to featurize, each of which costs a fraction
+of a millisecond however few its rows. By heart: what a column of text, whole numbers or truth values holds comes again
+and again (a device, a category, an item), so it is checked and featurised once a value, by the same code, and looked
+up from then on. The second way says only that all is well; where it is not, the first says what is wrong.
+"""
+
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from contracts.app import App
+from contracts.errors import RocketError
+from contracts.features import STATEFUL, Feature
+from contracts.odcs import Column
+from contracts.rowcheck import reasons
+from nodes.featurize import Featurizer, fill_serving_defaults
+
+#: Values of one column that are known by heart; with one more all are forgotten. Some 100 bytes each.
+_KNOWN_VALUES = 16_384
+_LONGEST = 256  # characters of a value that is learnt by heart
+_BY_HEART = {"string", "int64", "boolean"}
+_DTYPES = {"id": np.uint32, "dense": np.float32}
+
+
+@dataclass(frozen=True)
+class LightSides:
+    """The features that a scorer computes, by what they read."""
+
+    request: tuple[Feature, ...]  #: columns of requests alone
+    item: tuple[Feature, ...]  #: columns of candidates alone
+    mixed: tuple[Feature, ...]  #: both
+
+    @classmethod
+    def of(cls, app: App) -> "LightSides":
+        """Those of the light net that are not the stream's past."""
+        light = [f for f in app.features if f.only is None and f.kind not in STATEFUL and f.output in _DTYPES]
+        asked = {column.name for column in app.requests.columns if column.side != "item"}
+        request = tuple(f for f in light if asked.issuperset(f.inputs))
+        item = tuple(f for f in light if asked.isdisjoint(f.inputs) and f not in request)
+        return cls(request, item, tuple(f for f in light if f not in request and f not in item))
+
+
+class Filled:
+    """Serving defaults, then the features."""
+
+    def __init__(self, features: Sequence[Feature]) -> None:
+        self._features, self._make = list(features), Featurizer(features)
+
+    def __call__(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Raises ContractError as `Featurizer` does."""
+        return self._make(fill_serving_defaults(frame, self._features))
+
+
+class RequestSide:
+    """Checks and featurises one side; made once, safe to use from several threads.
+
+    Args:
+        app: its contract of requests has the rules.
+        columns: of this side.
+        features: that read these columns, or none at all.
+    """
+
+    def __init__(self, app: App, columns: Sequence[Column], features: Sequence[Feature]) -> None:
+        self.columns, self.features = tuple(columns), tuple(features)
+        self.featurize = Filled(features)
+        self._reason = _reason(app, columns)
+        self._by_heart: dict[int, _ByHeart] = {}
+        rest = list(features)
+        for place, column in enumerate(columns):
+            mine = [f for f in rest if f.inputs == (column.name,)]
+            if column.physical in _BY_HEART and column.within:
+                self._by_heart[place] = _ByHeart(app, column, mine)
+                rest = [f for f in rest if f not in mine]
+        read = {name for feature in rest for name in feature.inputs}
+        checked = [place for place, column in enumerate(columns) if place not in self._by_heart and _has_rules(column)]
+        self._rest = sorted({*checked, *(p for p, c in enumerate(columns) if c.name in read)} or ({0} if rest else ()))
+        self._rest_reason = _reason(app, [columns[place] for place in checked]) if checked else None
+        self._rest_features = Filled(rest) if rest else None
+
+    def frame(self, values: Sequence[Sequence[Any]]) -> pl.DataFrame:
+        """The values of each column as a frame."""
+        return _frame(self.columns, values)
+
+    def wrong(self, frame: pl.DataFrame) -> dict[int, str]:
+        """Row -> "code: detail" of what breaks the contract."""
+        found = frame.select(self._reason)["reason"]
+        if found.null_count() == found.len():
+            return {}
+        return {row: found[row] for row in found.is_not_null().arg_true().to_list()}
+
+    def known(self, values: Sequence[Sequence[Any]], rows: int) -> dict[str, np.ndarray] | None:
+        """The features by name, [rows] each; None where something is wrong, or may be: `frame` and `wrong` tell.
+
+        Args:
+            values: of each column.
+            rows: how many each has.
+        """
+        made: dict[str, np.ndarray] = {}
+        try:
+            for place, column in self._by_heart.items():
+                if not column.look_up(values[place], rows, made):
+                    return None
+            if self._rest:
+                frame = _frame([self.columns[place] for place in self._rest], [values[place] for place in self._rest])
+                if self._rest_reason is not None:
+                    found = frame.select(self._rest_reason)["reason"]
+                    if found.null_count() < rows:
+                        return None
+                if self._rest_features is not None:
+                    made |= arrays_of(self._rest_features(frame))
+        except RocketError:  # a feature kind of the user's own may refuse a value
+            return None
+        return made
+
+
+class _ByHeart:
+    """One column's values that are good, and their features."""
+
+    def __init__(self, app: App, column: Column, features: Sequence[Feature]) -> None:
+        self._column, self._features = column, features
+        self._reason = _reason(app, [column])
+        self._featurize = Filled(features) if features else None
+        self._lock = threading.Lock()
+        self._state = self._nothing()
+
+    def look_up(self, values: Sequence[Any], rows: int, made: dict[str, np.ndarray]) -> bool:
+        """Add the features of these values to `made`; False where one of the values is not good."""
+        places, tables = self._state
+        try:
+            found = np.fromiter(map(places.__getitem__, values), np.intp, rows)
+        except KeyError:
+            if not self._learn({value for value in values if value not in places}):
+                return False
+            places, tables = self._state
+            try:
+                found = np.fromiter(map(places.__getitem__, values), np.intp, rows)
+            except KeyError:  # more than fit, or forgotten meanwhile
+                return False
+        for feature, table in zip(self._features, tables, strict=True):
+            made[feature.name] = table.take(found)
+        return True
+
+    def _learn(self, values: Iterable[Any]) -> bool:
+        """Check and featurise values that are new; entries are whole before they can be found."""
+        new = list(values)
+        if len(new) > _KNOWN_VALUES or any(isinstance(value, str) and len(value) > _LONGEST for value in new):
+            return False
+        frame = _frame([self._column], [new])
+        if frame.select(self._reason)["reason"].null_count() < len(new):
+            return False
+        features = arrays_of(self._featurize(frame)) if self._featurize else {}
+        with self._lock:
+            places, tables = self._state
+            if len(places) + len(new) > _KNOWN_VALUES:
+                places, tables = self._nothing()
+            rows = [row for row, value in enumerate(new) if value not in places]  # another thread may have learnt it
+            end = len(places) + len(rows)
+            for feature, table in zip(self._features, tables, strict=True):
+                table[len(places) : end] = features[feature.name][rows]
+            places.update(zip((new[row] for row in rows), range(len(places), end), strict=True))
+            self._state = places, tables
+        return True
+
+    def _nothing(self) -> tuple[dict[Any, int], list[np.ndarray]]:
+        return {}, [np.empty(_KNOWN_VALUES, _DTYPES[feature.output]) for feature in self._features]
+
+
+def arrays_of(frame: pl.DataFrame) -> dict[str, np.ndarray]:
+    """Feature columns as arrays."""
+    return {series.name: series.to_numpy() for series in frame}
+
+
+def _reason(app: App, columns: Sequence[Column]) -> pl.Expr:
+    return reasons(app.requests.model_copy(update={"columns": tuple(columns)})).alias("reason")
+
+
+def _has_rules(column: Column) -> bool:
+    """Whether a value that has the column's type may still break the contract."""
+    bounds = (column.minimum, column.maximum, column.min_length, column.max_length, column.pattern, column.allowed)
+    return column.required or column.physical == "double" or any(bound is not None for bound in bounds)
+
+
+def _frame(columns: Sequence[Column], values: Sequence[Sequence[Any]]) -> pl.DataFrame:
+    return pl.DataFrame([pl.Series(c.name, v, dtype=c.dtype) for c, v in zip(columns, values, strict=True)])
