@@ -40,7 +40,7 @@ class AdRequest(msgspec.Struct, frozen=True, kw_only=True):
     tmax: int | None = None  #: ms from the record's timestamp
 
 
-class Score(msgspec.Struct, frozen=True, omit_defaults=True):
+class Score(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One candidate's answer: its pCTR, or why it was refused."""
 
     item_id: str | None

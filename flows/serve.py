@@ -18,7 +18,7 @@ from contracts.serving import AdResponse
 from contracts.stores import EventLog, WeightStore
 from nodes.answer_desk import AnswerDesk
 from nodes.arms import Arms
-from nodes.catalogue import Catalogue
+from nodes.catalogue import CatalogueSource
 from nodes.clock import now_ms
 from nodes.light_numpy import one_thread
 from nodes.metrics_http import Metrics
@@ -58,7 +58,7 @@ def serve(
     max_requests: int = 128,
     refresh_s: float = 1.0,
     reply_topics: Collection[str] | None = None,
-    catalogue: Catalogue | None = None,
+    catalogue: CatalogueSource | None = None,
     metrics: ServeMetrics | None = None,
     standing: Callable[[], Standing] | None = None,
     snapshots: Sink | None = None,

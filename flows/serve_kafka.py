@@ -15,7 +15,7 @@ from contracts.app import App
 from contracts.errors import ContractError
 from flows.serve import serve
 from nodes.arms import models_of
-from nodes.catalogue import Catalogue
+from nodes.catalogue import CatalogueSource
 from nodes.clock import now_ms
 from nodes.kafka_log import KafkaLog
 from nodes.member_name import member_name
@@ -46,7 +46,7 @@ def run(
     metrics_port: int | None = None,
     max_requests: int = 128,
     refresh_s: float = 1.0,
-    catalogue: Catalogue | None = None,
+    catalogue: CatalogueSource | None = None,
     snapshots: str | None = None,
     on_start: Callable[[dict[str, Any]], None] | None = None,
     clock_ms: Callable[[], int] = now_ms,

@@ -115,7 +115,8 @@ class AnswerDesk:
         took_us = 0
         for model, places in self._arms.parted([seen.user_id for seen in peeked]).items():
             mine = [records[at] for at in places]
-            answered = answer(self._arms.answering[model].scorer, mine, self._clock_ms)
+            with self._arms.answering[model].hold() as scorer:
+                answered = answer(scorer, mine, self._clock_ms)
             took_us += max(response.took_us for response in answered.responses)
             for at, response, read_us in zip(places, answered.responses, answered.read_us, strict=True):
                 made.responses[at] = msgspec.structs.replace(response, model=model) if response.scores else response

@@ -7,7 +7,7 @@ from types import TracebackType
 from contracts.app import App
 from contracts.errors import ContractError
 from contracts.stores import WeightStore
-from nodes.catalogue import Catalogue
+from nodes.catalogue import CatalogueSource
 from nodes.refresh import Refresher
 from nodes.traffic_split import arm_of
 
@@ -37,7 +37,7 @@ class Arms:
         stores: Mapping[str, WeightStore],
         *,
         every_s: float = 1.0,
-        catalogue: Catalogue | None = None,
+        catalogue: CatalogueSource | None = None,
     ) -> None:
         if missing := [name for name in models_of(app) if name not in stores]:
             raise ContractError(f"model '{missing[0]}' is to be served, but has no store of versions; open one for it")

@@ -163,7 +163,10 @@ class RequestReader:
         except _UNREADABLE:
             return None
         items = list(map(_first, request.candidates))
-        found = [places.get(item, -1) for item in items]
+        try:
+            return _Parsed([request], [], items, list(map(places.__getitem__, items)))
+        except KeyError:
+            found = [places.get(item, -1) for item in items]
         own = [self._nothing_but(item) for item, place in zip(items, found, strict=True) if place < 0]
         return _Parsed([request], [], items, found, own)
 

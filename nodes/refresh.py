@@ -2,12 +2,17 @@
 
 import threading
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
+
+import msgspec
 
 from contracts.app import App
 from contracts.errors import RocketError, StoreError
 from contracts.stores import WeightStore
-from nodes.catalogue import Catalogue
+from contracts.weights import Weights
+from nodes.catalogue import Catalogue, CatalogueSource
 from nodes.score import LightScorer
 
 #: A version that was refused is tried again after so many looks: it may have been published anew.
@@ -16,29 +21,53 @@ _FIRST_LOOK_S, _LAST_LOOK_S = 2.0, 3.0  # how long the scorer's start and its en
 
 
 class Refresher:
-    """Holds the scorer of the newest version that fits; the scoring path only reads `scorer`.
+    """Holds the scorer of the newest version that fits; the scoring path only reads `scorer`, or `hold`s it.
 
     Args:
         app: whose versions fit.
         weights: where they lie; only the background thread speaks to it.
         every_s: seconds between looks.
-        catalogue: the items whose candidates may come by id alone.
+        catalogue: the items whose candidates may come by id alone; looked at before the weights are.
 
     What cannot be used is refused and counted, and the version before it goes on answering.
+
+    Memory: the weights in use and those that are being fetched, and as much again for a moment while their bytes are
+    checked; of a catalogue's items see `nodes.item_vectors`.
     """
 
     def __init__(
-        self, app: App, weights: WeightStore, *, every_s: float = 1.0, catalogue: Catalogue | None = None
+        self, app: App, weights: WeightStore, *, every_s: float = 1.0, catalogue: CatalogueSource | None = None
     ) -> None:
         self._app, self._weights, self._every_s, self._catalogue = app, weights, every_s, catalogue
-        self.scorer = LightScorer(app, None, catalogue)  #: one assignment swaps it; a micro-batch reads it once
+        self._handed: Weights | None = None  # by the store, the last time
+        self._used: Weights | None = None  # by `scorer`
+        self._held: list[LightScorer] = []
+        self._leases = threading.Condition()
+        self.scorer = LightScorer(app, None, self._items())  #: one assignment swaps it; a micro-batch reads it once
         self.sample: bytes | None = None  #: a request as they come here, to warm up with
         self.swaps = 0
+        self.catalogue_swaps = 0
         self.refused: Counter[str] = Counter()  #: kind of error -> how often
         self.last_refusal: str | None = None  #: the newest of them, in a sentence
         self._shunned: tuple[int, int] | None = None  # a refused version, and looks until it is tried again
         self._stop, self._looked = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="refresh-weights", daemon=True)
+
+    @contextmanager
+    def hold(self) -> Iterator[LightScorer]:
+        """The scorer for one micro-batch: until the block ends, nothing is written over its weights.
+
+        Whoever scores never waits here; the next fetch does, for those that still use a scorer before the newest.
+        """
+        with self._leases:
+            scorer = self.scorer
+            self._held.append(scorer)
+        try:
+            yield scorer
+        finally:
+            with self._leases:
+                self._held.remove(scorer)
+                self._leases.notify_all()
 
     def __enter__(self) -> "Refresher":
         """Look at once, but let nobody wait long for a store that does not answer: the prior does meanwhile."""
@@ -54,23 +83,61 @@ class Refresher:
 
     def look(self) -> bool:
         """Swap in the version that the pointer names if it is another and fits; True when it did."""
+        self._look_at_items()
         version = None
         try:
             version = self._weights.current_version()
             if version is None or version == self.scorer.version or self._shuns(version):
                 return False
-            scorer = LightScorer(self._app, self._weights.fetch(version), self._catalogue)
-            if self.sample is not None:
-                scorer.answer([self.sample], now_ms=0)
+            self._await_leases()
+            weights = self._fetched(version)
+            self._swap(LightScorer(self._app, weights, self.scorer.catalogue, before=self.scorer), weights)
         except RocketError as error:
-            self.refused[type(error).__name__] += 1
-            self.last_refusal = str(error)
+            self._refuse(error)
             if version is not None and not isinstance(error, StoreError):
                 self._shunned = (version, _PATIENCE)
             return False
-        self.scorer, self._shunned = scorer, None
+        self._shunned = None
         self.swaps += 1
         return True
+
+    def _look_at_items(self) -> None:
+        """Swap in a catalogue that has changed, under the same weights."""
+        try:
+            items = self._items()
+            if items is self.scorer.catalogue:
+                return
+            self._swap(LightScorer(self._app, self._used, items, before=self.scorer), self._used)
+        except RocketError as error:
+            self._refuse(error)
+        else:
+            self.catalogue_swaps += 1
+
+    def _items(self) -> Catalogue | None:
+        return None if self._catalogue is None else self._catalogue.latest()
+
+    def _fetched(self, version: int) -> Weights:
+        """A version; what it says has changed is believed only where it was compared with what is in use."""
+        compared, self._handed = self._handed, None
+        weights = self._weights.fetch(version)
+        self._handed = weights
+        return weights if compared is self._used else msgspec.structs.replace(weights, changed=None)
+
+    def _swap(self, scorer: LightScorer, weights: Weights | None) -> None:
+        if self.sample is not None:
+            scorer.answer([self.sample], now_ms=0)
+        with self._leases:
+            self.scorer = scorer
+        self._used = weights
+
+    def _await_leases(self) -> None:
+        """Until nobody uses a scorer before the newest: its arrays are where the next version may be written."""
+        with self._leases:
+            self._leases.wait_for(lambda: all(held is self.scorer for held in self._held))
+
+    def _refuse(self, error: RocketError) -> None:
+        self.refused[type(error).__name__] += 1
+        self.last_refusal = str(error)
 
     def _shuns(self, version: int) -> bool:
         if self._shunned is None or self._shunned[0] != version:

@@ -41,6 +41,7 @@ def struct_of(name: str, columns: Sequence[Column]) -> RequestPart:
         fields,
         rename={f"f{number}": c.name for number, c in enumerate(columns)},
         forbid_unknown_fields=True,
+        gc=False,  # its values hold no cycle
     )
     names = [f"f{number}" for number in range(len(columns))]
     if len(names) > 1:

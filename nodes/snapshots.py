@@ -22,7 +22,7 @@ from contracts.app import App
 from contracts.errors import ContractError, RocketError
 from contracts.features import STATEFUL
 from contracts.serving import AdResponse
-from nodes.catalogue import Catalogue
+from nodes.catalogue import CatalogueSource
 from nodes.featurize import Featurizer, fill_serving_defaults
 from nodes.read_requests import RequestReader
 from nodes.refresh import Refresher
@@ -53,7 +53,7 @@ class SnapshotRows:
         catalogue: as the scorer has it.
     """
 
-    def __init__(self, app: App, catalogue: Catalogue | None = None) -> None:
+    def __init__(self, app: App, catalogue: CatalogueSource | None = None) -> None:
         self._light = [f for f in app.features if f.only is None and f.kind not in STATEFUL]
         self._reader, self._featurize = RequestReader(app, catalogue), Featurizer(self._light)
 
@@ -135,7 +135,7 @@ class Snapshots:
         app: App,
         sink: Sink | None,
         shadows: Mapping[str, Refresher],
-        catalogue: Catalogue | None,
+        catalogue: CatalogueSource | None,
         told: ServeMetrics,
         clock_ms: Callable[[], int],
         *,
@@ -210,9 +210,9 @@ class Snapshots:
     def _shadowed(self, batch: _Batch) -> list[list[AdResponse]]:
         found = []
         for name, refresher in self._shadows.items():
-            scorer = refresher.scorer
-            if scorer.version is not None:
-                made = scorer.answer(batch.messages, now_ms=batch.at_ms)
+            with refresher.hold() as scorer:
+                made = [] if scorer.version is None else scorer.answer(batch.messages, now_ms=batch.at_ms)
+            if made:
                 found.append([AdResponse(id=r.id, model=name, model_version=r.model_version, schema_id=r.schema_id,
                                          scores=r.scores) for r in made])  # fmt: skip
         return found

@@ -14,7 +14,7 @@ from deploy.signals import stopped_by_signals
 from deploy.workers import run_workers
 from flows import serve_kafka as flow
 from flows.settings import load_app_with_settings
-from nodes.catalogue import load_catalogue
+from nodes.catalogue_topic import open_catalogue
 from nodes.kafka_url import KafkaUrl, parse_kafka_url
 from nodes.redis_errors import masked
 
@@ -45,7 +45,8 @@ def serve(
         Literal["earliest", "latest"], typer.Option(help="Where a group begins that never answered anything.")
     ] = "earliest",
     catalogue: Annotated[
-        Path | None, typer.Option(help="Items (.parquet, .ndjson) whose candidates may come by id alone.")
+        str | None,
+        typer.Option(help="Items (.parquet, .ndjson, kafka://host:port/topic) whose candidates may come by id alone."),
     ] = None,
     metrics_port: Annotated[
         int | None, typer.Option(min=0, max=65_535, help="Tell /metrics, /healthz, /readyz there; 0: a free port.")
@@ -110,15 +111,15 @@ def serve_one(
     *,
     app_name: str,
     sets: list[str] | None,
-    catalogue: Path | None,
+    catalogue: str | None,
     stop: threading.Event,
     on_start: Callable[[dict[str, Any]], None],
     **options: Any,
 ) -> dict[str, Any]:
     """One scorer, in this process; as `flows.serve_kafka.run`, from what can be handed to another process."""
     loaded = load_app_with_settings(app_name, sets)
-    items = None if catalogue is None else load_catalogue(loaded, catalogue)
-    return flow.run(loaded, stop=stop, on_start=on_start, catalogue=items, locks=_LOCKS, **options)
+    with open_catalogue(loaded, catalogue) as items:
+        return flow.run(loaded, stop=stop, on_start=on_start, catalogue=items, locks=_LOCKS, **options)
 
 
 def summed(workers: Sequence[dict[str, Any]]) -> dict[str, Any]:
