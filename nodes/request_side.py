@@ -6,8 +6,9 @@ and again (a device, a category, an item), so it is checked and featurised once 
 up from then on. The second way says only that all is well; where it is not, the first says what is wrong.
 """
 
+import math
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,7 +79,9 @@ class RequestSide:
                 self._by_heart[place] = _ByHeart(app, column, mine)
                 rest = [f for f in rest if f not in mine]
         read = {name for feature in rest for name in feature.inputs}
-        checked = [place for place, column in enumerate(columns) if place not in self._by_heart and _has_rules(column)]
+        other = [place for place in range(len(columns)) if place not in self._by_heart]
+        self._simple = {place: good for place in other if (good := _simple_rules(columns[place]))}
+        checked = [place for place in other if place not in self._simple]
         self._rest = sorted({*checked, *(p for p, c in enumerate(columns) if c.name in read)} or ({0} if rest else ()))
         self._rest_reason = _reason(app, [columns[place] for place in checked]) if checked else None
         self._rest_features = Filled(rest) if rest else None
@@ -106,6 +109,8 @@ class RequestSide:
             for place, column in self._by_heart.items():
                 if not column.look_up(values[place], rows, made):
                     return None
+            if not all(all(map(good, values[place])) for place, good in self._simple.items()):
+                return None
             if self._rest:
                 frame = _frame([self.columns[place] for place in self._rest], [values[place] for place in self._rest])
                 if self._rest_reason is not None:
@@ -124,7 +129,7 @@ class _ByHeart:
 
     def __init__(self, app: App, column: Column, features: Sequence[Feature]) -> None:
         self._column, self._features = column, features
-        self._reason = _reason(app, [column])
+        self._simple, self._reason = _simple_rules(column), _reason(app, [column])
         self._featurize = Filled(features) if features else None
         self._lock = threading.Lock()
         self._state = self._nothing()
@@ -152,7 +157,10 @@ class _ByHeart:
         if len(new) > _KNOWN_VALUES or any(isinstance(value, str) and len(value) > _LONGEST for value in new):
             return False
         frame = _frame([self._column], [new])
-        if frame.select(self._reason)["reason"].null_count() < len(new):
+        if self._simple is not None:
+            if not all(map(self._simple, new)):
+                return False
+        elif frame.select(self._reason)["reason"].null_count() < len(new):
             return False
         features = arrays_of(self._featurize(frame)) if self._featurize else {}
         with self._lock:
@@ -180,10 +188,17 @@ def _reason(app: App, columns: Sequence[Column]) -> pl.Expr:
     return reasons(app.requests.model_copy(update={"columns": tuple(columns)})).alias("reason")
 
 
-def _has_rules(column: Column) -> bool:
-    """Whether a value that has the column's type may still break the contract."""
-    bounds = (column.minimum, column.maximum, column.min_length, column.max_length, column.pattern, column.allowed)
-    return column.required or column.physical == "double" or any(bound is not None for bound in bounds)
+def _simple_rules(column: Column) -> Callable[[Any], bool] | None:
+    """Whether a value of the column's type is surely good; None for rules that only `contracts.rowcheck` can judge."""
+    if column.pattern is not None or column.allowed is not None or column.physical.startswith("list"):
+        return None
+    absent = not column.required
+    if column.physical == "string":
+        shortest, longest = column.min_length or 0, math.inf if column.max_length is None else column.max_length
+        return lambda value: absent if value is None else shortest <= len(value) <= longest
+    low = -math.inf if column.minimum is None else column.minimum
+    high = math.inf if column.maximum is None else column.maximum
+    return lambda value: absent if value is None else low <= value <= high and abs(value) < math.inf
 
 
 def _frame(columns: Sequence[Column], values: Sequence[Sequence[Any]]) -> pl.DataFrame:

@@ -16,8 +16,10 @@ app = typer.Typer(add_completion=False)
 
 
 def _stages() -> list[str]:
-    stems = [path.stem for path in Path(benches.__path__[0]).glob("*.py")]
-    return sorted(stem.replace("_", "-") for stem in stems if stem != "__init__")
+    """Modules of `deploy.benches`; one that is named after a stage and more is a part of it."""
+    stems = [path.stem for path in Path(benches.__path__[0]).glob("*.py") if path.stem != "__init__"]
+    whole = [stem for stem in stems if not any(stem.startswith(f"{other}_") for other in stems)]
+    return sorted(stem.replace("_", "-") for stem in whole)
 
 
 def _rows(figures: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:

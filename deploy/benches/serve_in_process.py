@@ -1,0 +1,222 @@
+"""The scorer in one process: the net alone, whole requests from JSON to JSON, and a steady load with and without swaps.
+
+500 candidates, 26 fields x 16, a 64-32 tower, one thread on every side. Results are compared before times are.
+"""
+
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+
+from contracts.app import App
+from contracts.errors import RocketError
+from deploy.benches.peers.serving import NaiveScorer, TorchLight, onnx_light, torch_booster
+from deploy.benches.peers.serving_case import FIELDS, WIDTH, EndlessVersions, items, messages, serving_app
+from nodes.catalogue import Catalogue
+from nodes.item_vectors import ItemVectors
+from nodes.light_numpy import LightNet, one_thread
+from nodes.refresh import Refresher
+from nodes.request_side import LightSides
+from nodes.score import LightScorer
+
+CANDIDATES = 500
+_DEPTH = 16  # requests that wait together
+_LOAD = 0.5  # of what the scorer could do, in the open loop
+_NEVER_S = 1e6
+_TOLERANCE = 1e-5
+_encode = msgspec.json.Encoder().encode
+
+
+def run(quick: bool) -> dict[str, Any]:  # noqa: FBT001
+    """Ratios above 1 are in favour of the scorer; times are milliseconds.
+
+    Args:
+        quick: a 4 MB model instead of 50 MB, few repeats.
+    """
+    app = serving_app(60_000 if quick else 730_000)
+    repeats = 30 if quick else 400
+    store = EndlessVersions(app)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with one_thread(), torch.inference_mode():
+            net = _net_alone(app, store, repeats)
+            whole = _whole_requests(app, store, max(repeats // 2, 20))
+            load = _under_load(app, store, 3.0 if quick else 20.0)
+    finally:
+        torch.set_num_threads(threads)
+    p50 = {name: spread["p50"] for name, spread in (net | whole).items()}
+    return {
+        "precomputed_vs_torch": p50["torch"] / p50["precomputed"],
+        "precomputed_vs_onnxruntime": p50["onnxruntime"] / p50["precomputed"],
+        "split_vs_torch": p50["torch"] / p50["split"],
+        "split_vs_onnxruntime": p50["onnxruntime"] / p50["split"],
+        "full_json_p50_ms": p50["full_json"],
+        "full_json_vs_naive": p50["naive_json"] / p50["full_json"],
+        "ids_only_per_s": 1000 * _DEPTH / p50[f"ids_only_x{_DEPTH}"],
+        "candidates": CANDIDATES,
+        "fields": FIELDS,
+        "table_mb": round(4 * (WIDTH + 1) * app.layout.light_rows / 1e6, 1),
+        "repeats": repeats,
+        "net_ms": net,
+        "json_ms": whole,
+        "open_loop_ms": load,
+    }
+
+
+def _net_alone(app: App, store: EndlessVersions, repeats: int) -> dict[str, dict[str, float]]:
+    """Looked-up rows to logits; each repeat another user and other candidates."""
+    draw = np.random.default_rng(2)
+    arrays = store.fetch(1).arrays
+    catalogue = Catalogue(app, items(app, draw))
+    request = LightSides.of(app).request
+    net = LightNet(app.layout, arrays, frozenset(feature.name for feature in request))
+    vectors = ItemVectors.of(net, catalogue)
+    torch_net, booster = TorchLight(arrays).eval(), torch_booster(arrays["embedding"], FIELDS)
+    onnx_net = onnx_light(arrays, FIELDS)
+    request_of, nothing = np.zeros(CANDIDATES, np.int64), np.empty((CANDIDATES, 0), np.float32)
+    mine = [feature in request for feature in app.layout.light_ids]
+    offsets = app.layout.offsets
+    cases = []
+    for _ in range(20):
+        places = draw.integers(0, len(catalogue), CANDIDATES)
+        asked = {f.name: draw.integers(0, f.rows, 1).astype(np.uint32) for f in request}
+        ids_BF = np.empty((CANDIDATES, FIELDS), np.int64)
+        ids_BF[:, mine] = [asked[f.name][0] + offsets[f.name] for f in request]
+        ids_BF[:, np.invert(mine)] = vectors.ids_NF[places]
+        cases.append((asked, places, ids_BF, vectors.ids_NF[places]))
+    case = itertools.cycle(cases)
+    now = cases[0]
+
+    def turn() -> None:
+        nonlocal now
+        now = next(case)
+
+    def share() -> tuple[np.ndarray, np.ndarray]:
+        return net.request_share(now[0], 1)
+
+    sides: dict[str, Callable[[], Any]] = {
+        "precomputed": lambda: net.joined(share(), request_of, vectors.first_NH, vectors.wide_N, now[1]),
+        "split": lambda: net.joined(share(), request_of, *net.row_share(now[3], nothing)),
+        "torch": lambda: torch_net(torch.from_numpy(now[2])),
+        "onnxruntime": lambda: onnx_net(now[2]),
+        "booster_torch": lambda: booster(torch.from_numpy(now[2])),
+    }
+    for _ in cases:
+        turn()
+        found = {name: np.asarray(call()) for name, call in sides.items() if name != "booster_torch"}
+        _agree(found)
+    return _in_turns(sides, repeats, turn)
+
+
+def _whole_requests(app: App, store: EndlessVersions, repeats: int) -> dict[str, dict[str, float]]:
+    """JSON to JSON: full candidates, the same with values never seen before, ids only, and the naive scorer."""
+    draw = np.random.default_rng(3)
+    weights, known = store.fetch(1), items(app, draw)
+    scorer, by_id = LightScorer(app, weights), LightScorer(app, weights, Catalogue(app, known))
+    naive = NaiveScorer(app, weights.arrays)
+    rows = known.to_dicts()
+    drawn = [[rows[at] for at in draw.integers(0, len(rows), CANDIDATES)] for _ in range(3 * _DEPTH)]
+    full = messages(app, len(drawn), drawn, np.random.default_rng(4))
+    named = [[{"item_id": row["item_id"]} for row in candidates] for candidates in drawn]
+    ids_only = messages(app, len(drawn), named, np.random.default_rng(4))
+    fresh = [[{c: f"{v}-{n}" for c, v in row.items()} for row in drawn[n % len(drawn)]] for n in range(repeats + 3)]
+    new = iter(messages(app, len(fresh), fresh, draw))
+    for asked, short in zip(full[:8], ids_only[:8], strict=True):
+        answers = [scorer.answer([asked], now_ms=0)[0], by_id.answer([short], now_ms=0)[0]]
+        found = {str(n): np.array([score.pctr for score in made.scores]) for n, made in enumerate(answers)}
+        told = msgspec.json.decode(naive.answer(asked))
+        _agree(found | {"naive": np.array([score["pctr"] for score in told["scores"]])})
+    turns = itertools.count()
+    at = 0
+
+    def turn() -> None:
+        nonlocal at
+        at = next(turns)
+
+    def answer(by: LightScorer, asked: Sequence[bytes]) -> list[bytes]:
+        return [_encode(made) for made in by.answer(asked, now_ms=0)]
+
+    start = [0, _DEPTH, 2 * _DEPTH]
+    sides: dict[str, Callable[[], Any]] = {
+        "full_json": lambda: answer(scorer, [full[at % len(full)]]),
+        "full_json_all_values_new": lambda: answer(scorer, [next(new)]),
+        "naive_json": lambda: naive.answer(full[at % len(full)]),
+        "ids_only": lambda: answer(by_id, [ids_only[at % len(ids_only)]]),
+        f"ids_only_x{_DEPTH}": lambda: answer(by_id, ids_only[start[at % 3] : start[at % 3] + _DEPTH]),
+    }
+    return _in_turns(sides, repeats, turn)
+
+
+def _under_load(app: App, store: EndlessVersions, seconds: float) -> dict[str, Any]:
+    """Requests by id at a fixed rate, whatever the answers take: in a steady state, and with a swap every second."""
+    draw = np.random.default_rng(5)
+    known = items(app, draw)
+    names = known["item_id"].to_list()
+    drawn = [[{"item_id": names[at]} for at in draw.integers(0, len(names), CANDIDATES)] for _ in range(4 * _DEPTH)]
+    asked = messages(app, len(drawn), drawn, draw)
+    catalogue, found, rate = Catalogue(app, known), dict[str, Any](), 0.0
+    for name, every_s in (("steady", _NEVER_S), ("during_swaps", 1.0)):
+        with Refresher(app, store, every_s=every_s, catalogue=catalogue) as refresher:
+            refresher.sample = asked[0]
+            if not rate:
+                closed = _in_turns({"one": lambda: refresher.scorer.answer(asked[:1], now_ms=0)}, 40, lambda: None)
+                rate = _LOAD * 1000 / closed["one"]["p50"]
+            before = refresher.swaps
+            found[name] = _open_loop(refresher, asked, rate, seconds) | {"swaps": refresher.swaps - before}
+    return {"requests_per_s": round(rate), **found}
+
+
+def _open_loop(refresher: Refresher, asked: Sequence[bytes], rate: float, seconds: float) -> dict[str, float]:
+    """Latency from when each request was due; those that are due together are answered together."""
+    count = int(rate * seconds)
+    due_s = time.perf_counter() + 0.05 + np.arange(count) / rate
+    took_s = np.empty(count)
+    done = 0
+    while done < count:
+        now = time.perf_counter()
+        if now < due_s[done]:
+            time.sleep(due_s[done] - now)
+            continue
+        stop = min(int(np.searchsorted(due_s, now, "right")), done + _DEPTH)
+        batch = [asked[number % len(asked)] for number in range(done, stop)]
+        with refresher.hold() as scorer:
+            for made in scorer.answer(batch, now_ms=0):
+                _encode(made)
+        took_s[done:stop] = time.perf_counter() - due_s[done:stop]
+        done = stop
+    return _spread(took_s * 1e3)
+
+
+def _agree(found: dict[str, np.ndarray]) -> None:
+    first, *others = found.values()
+    for name, other in zip(list(found)[1:], others, strict=True):
+        apart = float(np.abs(first - other).max())
+        if not apart <= _TOLERANCE:
+            raise RocketError(
+                f"{name} differs from {next(iter(found))} by {apart:g}; the bench compares equal nets only"
+            )
+
+
+def _in_turns(
+    sides: dict[str, Callable[[], Any]], repeats: int, turn: Callable[[], None]
+) -> dict[str, dict[str, float]]:
+    """Milliseconds of each side, taking turns, so that a busy moment hits all alike."""
+    took: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(repeats + 3):
+        turn()
+        for name, call in sides.items():
+            before = time.perf_counter()
+            call()
+            if number >= 3:  # the first ones warm up
+                took[name].append((time.perf_counter() - before) * 1e3)
+    return {name: _spread(np.array(values)) for name, values in took.items()}
+
+
+def _spread(took_ms: np.ndarray) -> dict[str, float]:
+    at = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}
+    return {name: round(float(np.quantile(took_ms, share)), 4) for name, share in at.items()}
