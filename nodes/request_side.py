@@ -25,6 +25,7 @@ from nodes.featurize import Featurizer, fill_serving_defaults
 #: Values of one column that are known by heart; with one more all are forgotten. Some 100 bytes each.
 _KNOWN_VALUES = 16_384
 _LONGEST = 256  # characters of a value that is learnt by heart
+_ATTEMPTS = 4  # to find values after learning them: learning some may have made it forget others
 _BY_HEART = {"string", "int64", "boolean"}
 _DTYPES = {"id": np.uint32, "dense": np.float32}
 
@@ -136,20 +137,18 @@ class _ByHeart:
 
     def look_up(self, values: Sequence[Any], rows: int, made: dict[str, np.ndarray]) -> bool:
         """Add the features of these values to `made`; False where one of the values is not good."""
-        places, tables = self._state
-        try:
-            found = np.fromiter(map(places.__getitem__, values), np.intp, rows)
-        except KeyError:
-            if not self._learn({value for value in values if value not in places}):
-                return False
+        for _ in range(_ATTEMPTS):
             places, tables = self._state
             try:
                 found = np.fromiter(map(places.__getitem__, values), np.intp, rows)
-            except KeyError:  # more than fit, or forgotten meanwhile
-                return False
-        for feature, table in zip(self._features, tables, strict=True):
-            made[feature.name] = table.take(found)
-        return True
+            except KeyError:
+                if not self._learn({value for value in values if value not in places}):
+                    return False
+                continue
+            for feature, table in zip(self._features, tables, strict=True):
+                made[feature.name] = table.take(found)
+            return True
+        return False
 
     def _learn(self, values: Iterable[Any]) -> bool:
         """Check and featurise values that are new; entries are whole before they can be found."""
