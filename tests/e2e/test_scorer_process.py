@@ -1,0 +1,113 @@
+"""The scorer as a process with a model of 50 MB: how soon it answers, what it loads, and how much memory it holds."""
+
+import logging
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from contracts.app import App, load_app
+from nodes.ad_client import AdClient
+from nodes.fake_traffic import light_arrays
+from nodes.publish import Publisher
+from nodes.redis_weights import RedisWeights
+from tests.kafka_broker import KafkaBroker
+from tests.live_scorer import Asker, Scorer, ask, scorers
+
+pytestmark = pytest.mark.e2e
+_WIDTH = 280
+#: Of the weights as float32: those in use, those being fetched, and the bytes of these while they are checked.
+_COPIES = 2.2
+_PROGRAM_MB = 150.0
+
+
+@pytest.fixture(scope="module")
+def app() -> App:
+    return load_app("adsim", {"model": {"embedding_dim": _WIDTH}})
+
+
+class Peak:
+    """The most memory that a process held, looked at every few milliseconds."""
+
+    def __init__(self, pid: int) -> None:
+        self._process, self._stop = psutil.Process(pid), threading.Event()
+        self.mb = 0.0
+        self._thread = threading.Thread(target=self._watch)
+
+    def now_mb(self) -> float:
+        return self._process.memory_info().rss / 1e6
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.005):
+            self.mb = max(self.mb, self.now_mb())
+
+    def __enter__(self) -> "Peak":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+@pytest.fixture
+def store(valkey_url: str, app: App) -> Iterator[RedisWeights]:
+    made = RedisWeights(valkey_url, app.name)
+    yield made
+    made.close()
+
+
+def publish(app: App, store: RedisWeights, arrays: dict[str, np.ndarray], number: int) -> int:
+    publisher = Publisher(app, store, lambda: time.time_ns() // 1_000_000, force=True)
+    arrays["bias"] += 1e-3
+    publisher.offer(arrays, position=number, step=number, trained_until_ms=number)
+    publisher.finish()
+    version = store.current_version()
+    assert version is not None
+    return version
+
+
+def test_memory_stays_within_two_copies_of_the_weights_over_swaps(
+    kafka: KafkaBroker, valkey_url: str, store: RedisWeights, app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.live_scorer.SETS", (f"model.embedding_dim={_WIDTH}",))
+    arrays = light_arrays(app)
+    weights_mb = sum(array.nbytes for array in arrays.values()) / 1e6
+    assert 45 < weights_mb < 60
+    version = publish(app, store, arrays, 1)
+    asked, answered = kafka.url(kafka.create(kafka.name("req"))), kafka.url(kafka.create(kafka.name("resp")))
+    with scorers() as running, AdClient(asked, answered, app.config.kafka) as client:
+        asker, began_s = Asker(client), time.monotonic()
+        running.append(Scorer(asked, answered, valkey_url, "--group", kafka.name("g")))
+        scorer = running[-1].started()
+        scorer.until("/readyz", 200)
+        ready_s = time.monotonic() - began_s
+        with Peak(scorer.process.pid) as peak:
+            for number in range(6):
+                ((answer,),) = asker.ask(ask(app, 1, name=f"v{number}"))
+                if number:
+                    version = publish(app, store, arrays, number + 1)
+                until_s = time.monotonic() + 20
+                while answer.model_version != version and time.monotonic() < until_s:
+                    ((answer,),) = asker.ask(ask(app, 1, name=f"v{number}-{time.monotonic_ns()}"))
+                assert answer.model_version == version
+            settled_mb = peak.now_mb()
+        told = (
+            f"ready after {ready_s:.2f} s, {settled_mb:.0f} MB, at most {peak.mb:.0f} MB; weights {weights_mb:.0f} MB"
+        )
+        logging.getLogger(__name__).info(told)
+        assert peak.mb <= _PROGRAM_MB + _COPIES * weights_mb, told
+        scorer.stop()
+
+
+def test_what_the_command_loads(tmp_path: Path) -> None:
+    heavy = ["torch", "apache_beam", "pandas", "great_expectations", "sklearn", "scipy", "onnxruntime", "model"]
+    code = f"import sys, deploy.commands.serve\nprint([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,161 @@
+"""The swap: what is in use is never written over, and only what changed is computed again."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import numpy as np
+import polars as pl
+import pytest
+
+from contracts.app import App, load_app
+from contracts.errors import StoreError
+from contracts.weights import Weights
+from nodes.catalogue import Catalogue, item_contract
+from nodes.fake_traffic import light_arrays, requests
+from nodes.fakes import MemoryWeights
+from nodes.publish import Publisher
+from nodes.refresh import Refresher
+from nodes.score import LightScorer
+
+
+@pytest.fixture(scope="module")
+def app() -> App:
+    return load_app("adsim", {"model": {"embedding_dim": 2, "light": {"hidden": [4]}}, "publish": {"dtype": "fp32"}})
+
+
+class Store(MemoryWeights):
+    """Says what changed, as a store that fetched a delta does."""
+
+    changed: dict[str, np.ndarray] | None = None
+    on_fetch: Callable[[], None] | None = None
+
+    def fetch(self, version: int | None = None, **known: Any) -> Weights:
+        if self.on_fetch is not None:
+            self.on_fetch()
+        return msgspec.structs.replace(super().fetch(version), changed=self.changed)
+
+
+def publish(app: App, store: MemoryWeights, number: int, arrays: dict[str, np.ndarray] | None = None) -> None:
+    publisher = Publisher(app, store, force=True)
+    publisher.offer(arrays or light_arrays(app, number), position=number, step=number, trained_until_ms=number)
+    publisher.finish()
+
+
+def items(app: App, count: int) -> pl.DataFrame:
+    rows = [
+        {"item_id": f"a{n}", "campaign_id": f"c{n}", "category": "k", "format": "video", "bid": 1.0}
+        for n in range(count)
+    ]
+    return pl.DataFrame(rows, schema=item_contract(app).schema_)
+
+
+class Growing:
+    """A source whose catalogue the test replaces."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self.now = catalogue
+        self.away = False
+
+    def latest(self) -> Catalogue:
+        if self.away:
+            raise StoreError("kafka://h:1/items: away")
+        return self.now
+
+
+def test_nothing_is_fetched_while_an_earlier_scorer_is_still_in_use(app: App) -> None:
+    store = Store(app.name)
+    fetched = threading.Event()
+    store.on_fetch = fetched.set
+    refresher = Refresher(app, store)
+    publish(app, store, 1)
+    assert refresher.look()
+    with refresher.hold() as held:
+        assert held.version == 1
+        publish(app, store, 2)
+        assert refresher.look(), "one version further there is a buffer to spare"
+        publish(app, store, 3)
+        fetched.clear()
+        looking = threading.Thread(target=refresher.look)
+        looking.start()
+        assert not fetched.wait(0.3)
+        assert held.answer(requests(app, 1, 2), now_ms=0)[0].model_version == 1
+        with refresher.hold() as newest:
+            assert newest.version == 2, "who comes now does not wait"
+    assert fetched.wait(5)
+    looking.join(5)
+    assert refresher.scorer.version == 3
+
+
+def test_a_lease_ends_with_an_error_too(app: App) -> None:
+    store = Store(app.name)
+    refresher = Refresher(app, store)
+    with pytest.raises(ZeroDivisionError), refresher.hold():
+        _ = 1 / 0
+    for number in (1, 2):
+        publish(app, store, number)
+        assert refresher.look()
+
+
+def test_a_changed_catalogue_is_swapped_in_under_the_same_weights(app: App) -> None:
+    store, source = Store(app.name), Growing(Catalogue(app, items(app, 5)))
+    publish(app, store, 1)
+    refresher = Refresher(app, store, catalogue=source)
+    assert refresher.look()
+    first = refresher.scorer.items
+    assert first is not None
+    assert first.computed == 5
+    source.now = source.now.changed(items(app, 7)[5:])
+    assert not refresher.look(), "no other version"
+    assert (refresher.catalogue_swaps, refresher.swaps, refresher.scorer.version) == (1, 1, 1)
+    assert refresher.scorer.items is not None
+    assert refresher.scorer.items.computed == 2
+    source.away = True
+    refresher.look()
+    assert refresher.refused == {"StoreError": 1}
+    assert len(refresher.scorer.catalogue or ()) == 7
+
+
+def test_only_items_that_read_a_changed_row_are_computed_again(app: App) -> None:
+    store, source = Store(app.name), Growing(Catalogue(app, items(app, 50)))
+    arrays = light_arrays(app, 1)
+    publish(app, store, 1, arrays)
+    refresher = Refresher(app, store, catalogue=source)
+    assert refresher.look()
+    assert refresher.scorer.items is not None
+    row = int(refresher.scorer.items.ids_NF[7, 0])
+    arrays["embedding"][row] += 1
+    store.changed = {"embedding": np.array([row]), "wide": np.zeros(0, np.int64)}
+    publish(app, store, 2, arrays)
+    assert refresher.look()
+    vectors = refresher.scorer.items
+    assert vectors is not None
+    assert 1 <= vectors.computed < 50
+    np.testing.assert_allclose(vectors.first_NH, whole(app, store.fetch(2), source.now).first_NH, atol=1e-6)
+
+
+def test_what_changed_is_not_believed_after_a_version_that_was_refused(app: App) -> None:
+    store, source = Store(app.name), Growing(Catalogue(app, items(app, 50)))
+    arrays = light_arrays(app, 1)
+    publish(app, store, 1, arrays)
+    refresher = Refresher(app, store, catalogue=source)
+    assert refresher.look()
+    assert refresher.scorer.items is not None
+    row = int(refresher.scorer.items.ids_NF[7, 0])
+    arrays["embedding"][row] += 1
+    publish(app, store, 2, arrays)
+    store.held[2].chunks[0] = b"x"
+    assert not refresher.look()
+    store.changed = {"embedding": np.zeros(0, np.int64)}  # nothing, compared with version 2
+    publish(app, store, 3, {name: array.copy() for name, array in arrays.items()})
+    assert refresher.look()
+    assert refresher.scorer.items is not None
+    assert refresher.scorer.items.computed == 50
+    np.testing.assert_allclose(
+        refresher.scorer.items.first_NH, whole(app, store.fetch(3), source.now).first_NH, atol=1e-6
+    )
+
+
+def whole(app: App, weights: Weights, catalogue: Catalogue) -> Any:
+    return LightScorer(app, weights, catalogue).items
