@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 import polars as pl
-import pyarrow as pa
-from pyarrow import ipc
 
 from contracts.errors import CorruptError, SchemaMismatchError
 from contracts.features import Feature
@@ -67,6 +65,8 @@ class FeatureBatch:
 
 def encode_segment(batch: FeatureBatch, app: str) -> bytes:
     """Arrow IPC file bytes; the same batch gives the same bytes."""
+    from pyarrow import ipc  # noqa: PLC0415  # 40 MB that a scorer, which writes no examples, does without
+
     table = batch.frame.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
     table = table.replace_schema_metadata(
         {
@@ -93,6 +93,9 @@ def decode_segment(data: bytes | memoryview, schema_id: str | None = None, where
         CorruptError: not a whole segment.
         SchemaMismatchError: written for another feature table.
     """
+    import pyarrow as pa  # noqa: PLC0415  # as above
+    from pyarrow import ipc  # noqa: PLC0415
+
     try:
         table = ipc.open_file(pa.py_buffer(data)).read_all()
         meta = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
