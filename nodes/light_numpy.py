@@ -96,8 +96,7 @@ class LightNet:
             ContractError: a feature is missing or holds an id beyond its table.
         """
         first_BH, wide_B = self._share(self._whole, features, _height(features))
-        first_BH += self._arrays["mlp.0.bias"]
-        return self._above(first_BH) + wide_B + self._bias
+        return self._above(first_BH, self._arrays["mlp.0.bias"]) + wide_B + self._bias
 
     def split_logits(self, requests: Features, candidates: Features, request_B: np.ndarray) -> np.ndarray:
         """The same logits with the request's part computed once: float32 [B].
@@ -157,8 +156,7 @@ class LightNet:
             else:
                 at_B = place_B[start:stop]
                 mine_BH, wide_B = first.take(at_B, axis=0, mode="clip"), wide.take(at_B)
-            mine_BH += first_RH[row]
-            np.add(self._above(mine_BH), wide_B, out=logit_B[start:stop])
+            np.add(self._above(mine_BH, first_RH[row]), wide_B, out=logit_B[start:stop])
             logit_B[start:stop] += wide_R[row]
         return logit_B
 
@@ -204,14 +202,18 @@ class LightNet:
             wide_B += dense_BN @ part.wide
         return inputs_BX @ part.weight, wide_B
 
-    def _above(self, first_BH: np.ndarray) -> np.ndarray:
-        """All above the first layer, its bias already added: [B]; `first_BH` is overwritten."""
-        hidden = first_BH
+    def _above(self, first_BH: np.ndarray, shift_H: np.ndarray) -> np.ndarray:
+        """All above the first layer, whose outputs are `first_BH`, overwritten, plus `shift_H`: [B].
+
+        relu(x + c) = max(x, -c) + c: what is added to each row is carried on beside them, and a layer costs one pass.
+        """
+        hidden, shift = first_BH, shift_H
         for weight, bias in self._rest:
-            np.maximum(hidden, 0, out=hidden)
+            np.maximum(hidden, -shift, out=hidden)
             hidden = hidden @ weight
-            hidden += bias
-        return hidden[:, 0]
+            shift = shift @ weight + bias
+        logit_B: np.ndarray = hidden[:, 0] + shift[0]
+        return logit_B
 
 
 @contextmanager

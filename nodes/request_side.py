@@ -23,7 +23,7 @@ from contracts.rowcheck import reasons
 from nodes.featurize import Featurizer, fill_serving_defaults
 
 #: Values of one column that are known by heart; with one more all are forgotten. Some 100 bytes each.
-_KNOWN_VALUES = 16_384
+_KNOWN_VALUES = 65_536
 _LONGEST = 256  # characters of a value that is learnt by heart
 _ATTEMPTS = 4  # to find values after learning them: learning some may have made it forget others
 _BY_HEART = {"string", "int64", "boolean"}

@@ -15,7 +15,7 @@ import torch
 from contracts.app import App
 from contracts.errors import RocketError
 from deploy.benches.peers.serving import NaiveScorer, TorchLight, onnx_light, torch_booster
-from deploy.benches.peers.serving_case import FIELDS, WIDTH, EndlessVersions, items, messages, serving_app
+from deploy.benches.peers.serving_case import FIELDS, USER, WIDTH, EndlessVersions, items, messages, serving_app
 from nodes.catalogue import Catalogue
 from nodes.item_vectors import ItemVectors
 from nodes.light_numpy import LightNet, one_thread
@@ -131,23 +131,30 @@ def _whole_requests(app: App, store: EndlessVersions, repeats: int) -> dict[str,
         found = {str(n): np.array([score.pctr for score in made.scores]) for n, made in enumerate(answers)}
         told = msgspec.json.decode(naive.answer(asked))
         _agree(found | {"naive": np.array([score["pctr"] for score in told["scores"]])})
+    for asked in full:
+        scorer.answer([asked], now_ms=0)  # as after some time: devices, categories and items are known, users are not
     turns = itertools.count()
-    at = 0
+    asked_full, asked_short, together = full[0], ids_only[0], ids_only[:_DEPTH]
 
     def turn() -> None:
-        nonlocal at
+        nonlocal asked_full, asked_short, together
         at = next(turns)
+        user = b"user-%d" % draw.integers(1 << 40)
+        asked_full, asked_short = (each[at % len(each)].replace(USER, user) for each in (full, ids_only))
+        start = at * _DEPTH % len(ids_only)
+        together = [
+            each.replace(USER, b"user-%d" % draw.integers(1 << 40)) for each in ids_only[start : start + _DEPTH]
+        ]
 
     def answer(by: LightScorer, asked: Sequence[bytes]) -> list[bytes]:
         return [_encode(made) for made in by.answer(asked, now_ms=0)]
 
-    start = [0, _DEPTH, 2 * _DEPTH]
     sides: dict[str, Callable[[], Any]] = {
-        "full_json": lambda: answer(scorer, [full[at % len(full)]]),
+        "full_json": lambda: answer(scorer, [asked_full]),
         "full_json_all_values_new": lambda: answer(scorer, [next(new)]),
-        "naive_json": lambda: naive.answer(full[at % len(full)]),
-        "ids_only": lambda: answer(by_id, [ids_only[at % len(ids_only)]]),
-        f"ids_only_x{_DEPTH}": lambda: answer(by_id, ids_only[start[at % 3] : start[at % 3] + _DEPTH]),
+        "naive_json": lambda: naive.answer(asked_full),
+        "ids_only": lambda: answer(by_id, [asked_short]),
+        f"ids_only_x{_DEPTH}": lambda: answer(by_id, together),
     }
     return _in_turns(sides, repeats, turn)
 
@@ -205,11 +212,13 @@ def _agree(found: dict[str, np.ndarray]) -> None:
 def _in_turns(
     sides: dict[str, Callable[[], Any]], repeats: int, turn: Callable[[], None]
 ) -> dict[str, dict[str, float]]:
-    """Milliseconds of each side, taking turns, so that a busy moment hits all alike."""
+    """Milliseconds of each side, taking turns in an order drawn anew, so that what comes before hits all alike."""
     took: dict[str, list[float]] = {name: [] for name in sides}
+    draw = np.random.default_rng(6)
     for number in range(repeats + 3):
         turn()
-        for name, call in sides.items():
+        for name in draw.permutation(list(sides)).tolist():
+            call = sides[name]
             before = time.perf_counter()
             call()
             if number >= 3:  # the first ones warm up

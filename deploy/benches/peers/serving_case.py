@@ -16,7 +16,7 @@ from nodes.fakes import MemoryWeights
 from nodes.publish import Publisher
 
 FIELDS, WIDTH, ITEMS = 26, 16, 20_000
-_USERS = 100_000
+USER = b"user-nobody"  # who asks; a bench puts others there
 _NEVER_STALE_MS = 1 << 50
 _ROLES: dict[str, Role] = {"user_id": "user_id", "item_id": "item_id"}
 _encode = msgspec.json.Encoder().encode
@@ -57,12 +57,12 @@ def items(app: App, draw: np.random.Generator) -> pl.DataFrame:
 def messages(
     app: App, count: int, candidates: Sequence[Sequence[dict[str, str]]], draw: np.random.Generator
 ) -> list[bytes]:
-    """Requests of these candidates, from as many users."""
+    """Requests of these candidates, all from `USER`."""
     mine = [column for column in app.requests.columns if column.within in {"user", "context"}]
     made = []
     for number in range(count):
         said = {column.name: _values(column.name, 40, 1, draw)[0] for column in mine}
-        said["user_id"] = f"user-{draw.integers(_USERS)}"
+        said["user_id"] = USER.decode()
         parts = {part: {c.name: said[c.name] for c in mine if c.within == part} for part in ("user", "context")}
         asked = {"id": f"request-{number}", "event_time_ms": 1_700_000_000_000 + number, "tmax": 1000}
         made.append(_encode(asked | parts | {"candidates": candidates[number]}))
