@@ -84,6 +84,7 @@ class LightNet:
         self._whole = self._part(names)
         self._request = self._part([name for name in names if name in per_request])
         self.candidate = self._part([name for name in names if name not in per_request])
+        self._zeros = np.zeros(0, np.float32)
         self._rest = [
             (np.ascontiguousarray(self._arrays[f"mlp.{index}.weight"].T), self._arrays[f"mlp.{index}.bias"])
             for index in range(1, self.layers)
@@ -96,7 +97,8 @@ class LightNet:
             ContractError: a feature is missing or holds an id beyond its table.
         """
         first_BH, wide_B = self._share(self._whole, features, _height(features))
-        return self._above(first_BH, self._arrays["mlp.0.bias"]) + wide_B + self._bias
+        first_BH += self._arrays["mlp.0.bias"]
+        return self._above(first_BH) + wide_B + self._bias
 
     def split_logits(self, requests: Features, candidates: Features, request_B: np.ndarray) -> np.ndarray:
         """The same logits with the request's part computed once: float32 [B].
@@ -156,7 +158,8 @@ class LightNet:
             else:
                 at_B = place_B[start:stop]
                 mine_BH, wide_B = first.take(at_B, axis=0, mode="clip"), wide.take(at_B)
-            np.add(self._above(mine_BH, first_RH[row]), wide_B, out=logit_B[start:stop])
+            mine_BH += first_RH[row]
+            np.add(self._above(mine_BH), wide_B, out=logit_B[start:stop])
             logit_B[start:stop] += wide_R[row]
         return logit_B
 
@@ -202,18 +205,21 @@ class LightNet:
             wide_B += dense_BN @ part.wide
         return inputs_BX @ part.weight, wide_B
 
-    def _above(self, first_BH: np.ndarray, shift_H: np.ndarray) -> np.ndarray:
-        """All above the first layer, whose outputs are `first_BH`, overwritten, plus `shift_H`: [B].
-
-        relu(x + c) = max(x, -c) + c: what is added to each row is carried on beside them, and a layer costs one pass.
-        """
-        hidden, shift = first_BH, shift_H
+    def _above(self, first_BH: np.ndarray) -> np.ndarray:
+        """All above the first layer: [B]; `first_BH`, what that layer gives, is overwritten."""
+        hidden = first_BH
         for weight, bias in self._rest:
-            np.maximum(hidden, -shift, out=hidden)
+            self._relu(hidden)
             hidden = hidden @ weight
-            shift = shift @ weight + bias
-        logit_B: np.ndarray = hidden[:, 0] + shift[0]
-        return logit_B
+            hidden += bias
+        return hidden[:, 0]
+
+    def _relu(self, hidden: np.ndarray) -> None:
+        """In place; against an array of zeros NumPy takes a quarter of the time that it takes against the number 0."""
+        flat, zeros = hidden.reshape(-1), self._zeros
+        if zeros.size < flat.size:
+            zeros = self._zeros = np.zeros(flat.size, np.float32)
+        np.maximum(flat, zeros[: flat.size], out=flat)
 
 
 @contextmanager

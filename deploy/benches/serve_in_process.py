@@ -3,6 +3,7 @@
 500 candidates, 26 fields x 16, a 64-32 tower, one thread on every side. Results are compared before times are.
 """
 
+import gc
 import itertools
 import time
 from collections.abc import Callable, Sequence
@@ -215,6 +216,8 @@ def _in_turns(
     """Milliseconds of each side, taking turns in an order drawn anew, so that what comes before hits all alike."""
     took: dict[str, list[float]] = {name: [] for name in sides}
     draw = np.random.default_rng(6)
+    gc.collect()
+    gc.freeze()  # torch and ONNX Runtime are here to be compared with: their objects are no side's to look through
     for number in range(repeats + 3):
         turn()
         for name in draw.permutation(list(sides)).tolist():
