@@ -44,7 +44,7 @@ def test_an_id_alone_scores_as_the_whole_candidate_does(adsim):
         for candidates in ([{"item_id": "a1"}, {"item_id": "a2"}], _ITEMS.to_dicts())
     )
     assert by_id.error is None
-    assert [score.pctr for score in by_id.scores] == [score.pctr for score in whole.scores]
+    assert [score.pctr for score in by_id.scores] == pytest.approx([score.pctr for score in whole.scores], abs=1e-6)
 
 
 def test_a_candidates_own_value_wins_and_an_unknown_item_is_refused_alone(adsim):
