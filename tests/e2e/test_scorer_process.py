@@ -1,5 +1,7 @@
-"""The scorer as a process with a model of 50 MB: how soon it answers, what it loads, and how much memory it holds."""
+"""The scorer as a process: how soon it answers, what it loads, how much memory it holds, which items it knows."""
 
+import contextlib
+import json
 import logging
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from kafka import KafkaProducer
 
 from contracts.app import App, load_app
 from nodes.ad_client import AdClient
@@ -18,7 +21,7 @@ from nodes.fake_traffic import light_arrays
 from nodes.publish import Publisher
 from nodes.redis_weights import RedisWeights
 from tests.kafka_broker import KafkaBroker
-from tests.live_scorer import Asker, Scorer, ask, scorers
+from tests.live_scorer import Asker, Scorer, ask, scorers, small_app
 
 pytestmark = pytest.mark.e2e
 _WIDTH = 280
@@ -113,3 +116,32 @@ def test_what_the_command_loads(tmp_path: Path) -> None:
     code = f"import sys, deploy.commands.serve\nprint([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_items_of_a_topic_may_be_asked_for_by_id_as_soon_as_they_are_there(kafka: KafkaBroker, valkey_url: str) -> None:
+    small = small_app()
+    topic, asked = kafka.create(cleanup_policy="compact"), kafka.url(kafka.create(kafka.name("req")))
+    answered = kafka.url(kafka.create(kafka.name("resp")))
+    request = json.loads(ask(small, 1)[0])
+
+    def by_id(name: str) -> bytes:
+        return json.dumps(request | {"id": name, "candidates": [{"item_id": "a1"}, {"item_id": "a2"}]}).encode()
+
+    with (
+        contextlib.closing(KafkaProducer(bootstrap_servers=kafka.brokers)) as writer,
+        scorers() as running,
+        AdClient(asked, answered, small.config.kafka) as client,
+    ):
+        item = {"campaign_id": "c", "category": "k", "format": "banner"}
+        writer.send(topic, key=b"a1", value=json.dumps(item | {"item_id": "a1"}).encode()).get(10)
+        running.append(Scorer(asked, answered, valkey_url, "--group", kafka.name("g"), "--catalogue", kafka.url(topic)))
+        running[-1].started().until("/readyz", 200)
+        asker = Asker(client)
+        ((first,),) = asker.ask([by_id("first")])
+        assert [score.refused is None for score in first.scores] == [True, False]
+        writer.send(topic, key=b"a2", value=json.dumps(item | {"item_id": "a2"}).encode()).get(10)
+        until_s, later = time.monotonic() + 20, first
+        while later.scores[1].refused is not None and time.monotonic() < until_s:
+            ((later,),) = asker.ask([by_id(f"later-{time.monotonic_ns()}")])
+        assert [score.refused for score in later.scores] == [None, None]
+        running[-1].stop()
