@@ -105,7 +105,7 @@ def serve(
     with (
         one_thread(),
         Arms(app, stores, every_s=refresh_s, catalogue=catalogue) as arms,
-        Snapshots(app, snapshots, arms.shadows, catalogue, told, clock_ms) as recorded,
+        Snapshots(app, snapshots, arms.shadows, told, clock_ms, by_id=catalogue is not None) as recorded,
     ):
         _warn_of_priors(arms)
         commits = PacedCommits(requests, COMMIT_S)
@@ -125,7 +125,7 @@ def serve(
             safe_ms = clock_ms()
             commits.answered()
             told.answered([record.timestamp_ms for record in records], made.responses, polled_ms, safe_ms)
-            recorded.offer([record.value for record in records], made.responses)
+            recorded.offer([record.value for record in records], made.responses, made.catalogue)
             counts.add(made.responses)
             for record, response, read_us in zip(records, made.responses, made.read_us, strict=True):
                 if slow.look(record, response, polled_ms=polled_ms, safe_ms=safe_ms, read_us=read_us):

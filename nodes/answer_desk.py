@@ -15,6 +15,7 @@ from contracts.errors import ContractError, UnreachableError
 from contracts.serving import AdResponse, Problem
 from contracts.stores import EventLog, Record
 from nodes.arms import Arms
+from nodes.catalogue import Catalogue
 from nodes.peek_requests import NEVER_MS, Peeked, RequestPeeker
 from nodes.reply_headers import REPLY_TOPIC, asked_elsewhere, reply_headers
 from nodes.score import LightScorer, expired
@@ -32,6 +33,7 @@ class Answered:
 
     responses: list[AdResponse]
     read_us: list[int]  #: parsing and checking of what was scored together with each
+    catalogue: Catalogue | None = None  #: that the last of them was scored with
 
 
 def answer(scorer: LightScorer, records: Sequence[Record], clock_ms: Callable[[], int]) -> Answered:
@@ -43,7 +45,7 @@ def answer(scorer: LightScorer, records: Sequence[Record], clock_ms: Callable[[]
         expired(response.id, response.took_us) if response.error is None and leaving_ms > sent + tmax else response
         for response, sent, tmax in zip(scored.responses, sent_ms, scored.asked.tmax_ms, strict=True)
     ]
-    return Answered(responses, [scored.read_us] * len(responses))
+    return Answered(responses, [scored.read_us] * len(responses), scorer.catalogue)
 
 
 class AnswerDesk:
@@ -85,6 +87,7 @@ class AnswerDesk:
             found = self._until_safe([records[at] for at in places], [peeked[at] for at in places], make, stop)
             if found is None:
                 return None
+            made.catalogue = found.catalogue or made.catalogue
             answers |= dict(zip(places, zip(found.responses, found.read_us, strict=True), strict=True))
         for at in range(len(records)):
             response, read_us = answers[at]
@@ -117,6 +120,7 @@ class AnswerDesk:
             mine = [records[at] for at in places]
             with self._arms.answering[model].hold() as scorer:
                 answered = answer(scorer, mine, self._clock_ms)
+            made.catalogue = answered.catalogue
             took_us += max(response.took_us for response in answered.responses)
             for at, response, read_us in zip(places, answered.responses, answered.read_us, strict=True):
                 made.responses[at] = msgspec.structs.replace(response, model=model) if response.scores else response

@@ -22,7 +22,8 @@ from contracts.app import App
 from contracts.errors import ContractError, RocketError
 from contracts.features import STATEFUL
 from contracts.serving import AdResponse
-from nodes.catalogue import CatalogueSource
+from nodes.asked import Asked
+from nodes.catalogue import Catalogue
 from nodes.featurize import Featurizer, fill_serving_defaults
 from nodes.read_requests import RequestReader
 from nodes.refresh import Refresher
@@ -50,15 +51,20 @@ class SnapshotRows:
 
     Args:
         app: its light features are written down.
-        catalogue: as the scorer has it.
+        by_id: candidates may be ids alone, of a catalogue.
     """
 
-    def __init__(self, app: App, catalogue: CatalogueSource | None = None) -> None:
+    def __init__(self, app: App, *, by_id: bool = False) -> None:
         self._light = [f for f in app.features if f.only is None and f.kind not in STATEFUL]
-        self._reader, self._featurize = RequestReader(app, catalogue), Featurizer(self._light)
+        self._reader, self._featurize = RequestReader(app, by_id=by_id), Featurizer(self._light)
+        self._item_id = app.requests.role("item_id")
 
     def of(
-        self, messages: Sequence[bytes], answers: Mapping[bool, Sequence[Sequence[AdResponse]]], at_ms: int
+        self,
+        messages: Sequence[bytes],
+        answers: Mapping[bool, Sequence[Sequence[AdResponse]]],
+        at_ms: int,
+        catalogue: Catalogue | None = None,
     ) -> pl.DataFrame:
         """The rows of every candidate that has a score.
 
@@ -66,11 +72,12 @@ class SnapshotRows:
             messages: requests, as they came.
             answers: shadow or not -> answers of one model or more, each list with one a message.
             at_ms: when they were made, epoch milliseconds.
+            catalogue: that they were made with.
         """
-        asked = self._reader.read(messages)
+        asked = self._reader.read(messages, catalogue)
         if not asked.message_of:
             return pl.DataFrame()
-        whole = asked.candidates.hstack(asked.requests[asked.request_of])
+        whole = self._candidates(asked, catalogue).hstack(asked.requests[asked.request_of])
         features = self._featurize(fill_serving_defaults(whole, self._light))
         message_B = np.array(asked.message_of, np.int64)[asked.request_of]
         starts = np.searchsorted(asked.request_of, np.arange(len(asked.message_of)))
@@ -91,6 +98,19 @@ class SnapshotRows:
         ]
         return pl.concat(made).with_columns(answered_ms=pl.lit(at_ms, pl.Int64)).select(*SNAPSHOT, *features.columns)
 
+    def _candidates(self, asked: Asked, catalogue: Catalogue | None) -> pl.DataFrame:
+        """All candidates' columns, in order, those of the catalogue's items filled in."""
+        if asked.places is None or catalogue is None:
+            return asked.candidates
+        known_K = np.flatnonzero(asked.places >= 0)
+        ids, nothing = [asked.item_ids[row] for row in known_K.tolist()], [None] * known_K.size
+        side = self._reader.candidate_side
+        items = side.frame(
+            [ids if column.name == self._item_id else nothing for column in self._reader.candidate_columns]
+        )
+        parts = [catalogue.fill(items)] + ([asked.candidates] if asked.candidates.height else [])
+        return pl.concat(parts)[np.argsort(np.concatenate((known_K, asked.own_rows())), kind="stable")]
+
 
 def _scores(responses: Sequence[AdResponse], sizes: np.ndarray) -> list[pl.Series]:
     """What the responses say of each candidate; nulls where a request got no scores."""
@@ -110,6 +130,7 @@ class _Batch(NamedTuple):
     messages: list[bytes]
     answers: list[AdResponse]
     at_ms: int
+    catalogue: Catalogue | None
 
 
 class Snapshots:
@@ -119,7 +140,7 @@ class Snapshots:
         app: whose features.
         sink: takes parts; None: nothing is recorded.
         shadows: score every answered request beside, for the record alone.
-        catalogue: as the scorer has it.
+        by_id: candidates may be ids alone, of a catalogue.
         told: counts rows and what was dropped.
         clock_ms: epoch milliseconds.
         most_waiting: micro-batches in the queue.
@@ -135,10 +156,10 @@ class Snapshots:
         app: App,
         sink: Sink | None,
         shadows: Mapping[str, Refresher],
-        catalogue: CatalogueSource | None,
         told: ServeMetrics,
         clock_ms: Callable[[], int],
         *,
+        by_id: bool = False,
         most_waiting: int = 256,
         part_rows: int = 65_536,
         part_s: float = 5.0,
@@ -148,22 +169,24 @@ class Snapshots:
                 f"shadow '{next(iter(shadows))}' scores for the record alone, and there is none; add --snapshots"
             )
         self._sink, self._shadows, self._told, self._clock_ms = sink, shadows, told, clock_ms
-        self._rows = SnapshotRows(app, catalogue)
+        self._rows = SnapshotRows(app, by_id=by_id)
         self._queue: queue.Queue[_Batch | None] = queue.Queue(most_waiting)
         self._part_rows, self._part_s = part_rows, part_s
         self._part: list[pl.DataFrame] = []
         self._requests, self._began_s = 0, 0.0
         self._thread = threading.Thread(target=self._run, name="snapshots", daemon=True)
 
-    def offer(self, messages: Sequence[bytes], answers: Sequence[AdResponse]) -> None:
-        """Record what was answered with scores, if there is room; never waits."""
+    def offer(
+        self, messages: Sequence[bytes], answers: Sequence[AdResponse], catalogue: Catalogue | None = None
+    ) -> None:
+        """Record what was answered with scores, from this catalogue, if there is room; never waits."""
         if self._sink is None:
             return
         scored = [(message, made) for message, made in zip(messages, answers, strict=True) if made.scores]
         if not scored:
             return
         try:
-            self._queue.put_nowait(_Batch([m for m, _ in scored], [a for _, a in scored], self._clock_ms()))
+            self._queue.put_nowait(_Batch([m for m, _ in scored], [a for _, a in scored], self._clock_ms(), catalogue))
         except queue.Full:
             self._told.unrecorded(len(scored))
 
@@ -198,7 +221,8 @@ class Snapshots:
 
     def _take(self, batch: _Batch) -> None:
         try:
-            frame = self._rows.of(batch.messages, {False: [batch.answers], True: self._shadowed(batch)}, batch.at_ms)
+            answers = {False: [batch.answers], True: self._shadowed(batch)}
+            frame = self._rows.of(batch.messages, answers, batch.at_ms, batch.catalogue)
         except RocketError as error:
             self._drop(len(batch.messages), error)
             return

@@ -1,8 +1,8 @@
-"""Serving: percentiles in process against torch, ONNX Runtime, the booster and a scorer written by hand."""
+"""Serving: percentiles in process against other ways to score, and through Kafka against a service that only answers."""
 
 from typing import Any
 
-from deploy.benches import serve_in_process
+from deploy.benches import serve_in_process, serve_kafka
 
 
 def run(quick: bool) -> dict[str, Any]:  # noqa: FBT001  # the form of every bench
@@ -11,4 +11,4 @@ def run(quick: bool) -> dict[str, Any]:  # noqa: FBT001  # the form of every ben
     Args:
         quick: a small model and few repeats.
     """
-    return {"in_process": serve_in_process.run(quick)}
+    return {"in_process": serve_in_process.run(quick), **serve_kafka.run(quick)}

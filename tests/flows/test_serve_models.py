@@ -186,7 +186,7 @@ def test_what_a_full_queue_or_a_sink_out_of_order_drops_is_counted(adsim: App) -
         metrics = Metrics("serve")
         told = ServeMetrics(metrics, ManualClock())
         lines, scorer = ask(adsim, 1), LightScorer(adsim, None)
-        recorded = Snapshots(adsim, sink, {}, None, told, ManualClock(), most_waiting=waiting)
+        recorded = Snapshots(adsim, sink, {}, told, ManualClock(), most_waiting=waiting)
         for _ in range(offers):  # nothing takes from the queue yet
             recorded.offer(lines, scorer.answer(lines, now_ms=0))
         recorded.offer([b"junk"], scorer.answer([b"junk"], now_ms=0))
