@@ -20,6 +20,10 @@ class CorruptError(RocketError):
     """Stored bytes do not have the digest, the shape or the format that they declare."""
 
 
+class SignatureError(CorruptError):
+    """What must be signed with a key is not, or with another one."""
+
+
 class StoreError(RocketError):
     """A store (directory, Redis, Kafka) cannot be reached or refuses."""
 
@@ -30,6 +34,14 @@ class UnreachableError(StoreError):
 
 class RunnerCrashedError(StoreError):
     """A runner fell over by a fault of its own: the same run, started again, goes on."""
+
+
+class NoVersionError(StoreError):
+    """No version of that number is held."""
+
+
+class NotWholeError(StoreError):
+    """Something that a version needs is not held (any more): one of its chunks, or a base of it."""
 
 
 class FencedError(RocketError):

@@ -224,6 +224,13 @@ class Publish(Section):
     keep: int = Field(default=5, ge=1)  #: versions kept for rollback
     ttl_s: int = Field(default=86_400, ge=1)  #: of older ones
     chunk_bytes: int = Field(default=4_194_304, ge=1024)
+    deltas: bool = True  #: publish what differs from the live version, where that is less than all
+    full_every: int = Field(default=16, ge=1, le=1000)  #: so many deltas at most follow a full version
+    max_delta_share: float = Field(
+        default=0.3, gt=0, le=1
+    )  #: of the tables' rows; where more differ, all are published
+    #: versions are signed with it, and scorers refuse others; from the environment (`ROCKET_PUBLISH__KEY`)
+    key: SecretStr | None = Field(default=None, min_length=16)
     gate: Gate = Gate()
 
 

@@ -56,7 +56,8 @@ class WeightStore(Protocol):
     def publish(self, manifest: WeightManifest, chunks: Sequence[bytes]) -> WeightManifest:
         """Write the bytes, then the manifest, then move the pointer; the same position and digest again is a no-op.
 
-        The number that it gets is larger than any before, and than `manifest.version`.
+        The number that it gets is larger than any before, and than `manifest.version`. A delta whose base is not held
+        whole is refused (NotWholeError).
         """
         ...
 
@@ -64,8 +65,11 @@ class WeightStore(Protocol):
         """The version that the pointer names."""
         ...
 
-    def fetch(self, version: int | None = None) -> Weights:
-        """A whole, verified version; the current one by default."""
+    def fetch(self, version: int | None = None, *, base: Weights | None = None) -> Weights:
+        """A whole, verified version, the current one by default, in arrays of its own.
+
+        With a base that it was made from by deltas, only those are read.
+        """
         ...
 
     def versions(self) -> list[WeightManifest]:

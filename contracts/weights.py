@@ -12,22 +12,39 @@ Array names are an API between trainer and scorer (a test pins them), all float3
 logit = bias + sum wide[ids] + wide_dense . dense + mlp(concat(embedding[ids], dense))
 
 A click probability is 1 / (1 + exp(-logit)), or with the manifest's link "odds" exp(logit), at most 1.
+
+A *full* version holds these arrays whole. A *delta* holds what differs from its base, another version:
+
+    rows             [U]               uint32, ascending: rows of the tables that are given anew
+    evicted          [E]               uint32, ascending, none of `rows`: rows that become zeros
+    embedding, wide  [U, D], [U]       the values of `rows`, in their order
+    all other arrays                   whole
 """
 
 import hashlib
 import json
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
 from contracts.errors import CorruptError
 
+#: Arrays that have a row an id: a delta holds some of their rows, all others whole.
+ROW_TABLES = ("embedding", "wide")
+#: Blobs of a delta that hold row numbers.
+ROWS, EVICTED = "rows", "evicted"
+#: dtype on the wire -> dtype in memory.
+DTYPES = {"float16": "float32", "float32": "float32", "uint32": "int64"}
+
 
 class Blob(msgspec.Struct, frozen=True):
     """One array of a version, as it lies in the store."""
 
     name: str
-    dtype: str  #: "float16" or "float32", little-endian, C order
+    dtype: str  #: "float16" or "float32", "uint32" for row numbers; little-endian, C order
     shape: tuple[int, ...]
     sha256: str  #: of the whole array's bytes
     chunks: tuple[int, ...]  #: lengths in bytes; chunk numbers run on over all blobs of the manifest
@@ -40,7 +57,7 @@ class WeightManifest(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     version: int  #: grows by one with each publish
     kind: str = "full"  #: "full" or "delta"
-    base_version: int | None = None
+    base_version: int | None = None  #: of a delta: the version that it is to be applied to
     schema_id: str
     app: str
     trained_until_ms: int  #: event time of the last example learnt
@@ -52,19 +69,32 @@ class WeightManifest(msgspec.Struct, frozen=True, kw_only=True):
     blobs: tuple[Blob, ...]
     digest: str = ""  #: sha256 over all of the other fields
     link: str = "sigmoid"  #: how a logit becomes a click probability; left out where it is "sigmoid"
+    base_digest: str = ""  #: of a delta: its base's, so that a chain holds only what it was made of; else left out
+    deltas: int = 0  #: how many deltas there are from the last full version to this one; left out where none
+    signature: str = ""  #: HMAC-SHA256 over the digest, hexadecimal; left out where nobody signed
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all its blobs."""
+        return sum(length for blob in self.blobs for length in blob.chunks)
+
+
+#: Fields that format 1 did not have: versions published without them keep their digest.
+_LATER = {"link": "sigmoid", "base_digest": "", "deltas": 0, "signature": ""}
 
 
 def plain(manifest: WeightManifest) -> dict[str, object]:
     """The manifest as JSON-able fields; those of format 1 alone where nothing else was asked for."""
     fields: dict[str, object] = msgspec.to_builtins(manifest)
-    if manifest.link == "sigmoid":  # versions published before there was a link keep their digest
-        del fields["link"]
+    for name, default in _LATER.items():
+        if fields[name] == default:
+            del fields[name]
     return fields
 
 
 def digest_of(manifest: WeightManifest) -> str:
-    """Sha256 over the manifest's own fields, its digest left out."""
-    fields = plain(msgspec.structs.replace(manifest, digest=""))
+    """Sha256 over the manifest's own fields, its digest and signature left out."""
+    fields = plain(msgspec.structs.replace(manifest, digest="", signature=""))
     return hashlib.sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
@@ -73,9 +103,15 @@ class Weights(msgspec.Struct, frozen=True):
 
     manifest: WeightManifest
     arrays: dict[str, np.ndarray]
-    changed: dict[str, np.ndarray] | None = (
-        None  #: table -> rows (int64, ascending) that differ from the weights handed out before
-    )
+    #: row table -> its rows (int64, ascending) that may differ from the weights handed out before; None: all may
+    changed: dict[str, np.ndarray] | None = None
+
+
+class TouchedRows(NamedTuple):
+    """Rows of the light tables that moved in a stretch of training."""
+
+    since_step: int  #: where the stretch begins: minibatches learnt when they were asked for last
+    rows: np.ndarray  #: int64, ascending
 
 
 def pack_array(name: str, array: np.ndarray, dtype: str, chunk_bytes: int) -> tuple[Blob, list[bytes]]:
@@ -91,21 +127,38 @@ def pack_array(name: str, array: np.ndarray, dtype: str, chunk_bytes: int) -> tu
     return blob, chunks
 
 
-def unpack_array(blob: Blob, chunks: list[bytes]) -> np.ndarray:
-    """The array back, as float32.
+def unpack_array(blob: Blob, chunks: Iterable[bytes], into: np.ndarray | None = None) -> np.ndarray:
+    """The array back, as float32 or int64: decoded chunk by chunk, so that no second copy of it is held.
+
+    Args:
+        blob: says how its bytes lie.
+        chunks: its own, in order.
+        into: memory to decode into, where it has the shape and dtype; it is garbage after an error.
 
     Raises:
         CorruptError: a missing or extra chunk, a wrong length or digest, an unknown dtype, a NaN or an infinity.
     """
-    data = b"".join(chunks)
-    if tuple(map(len, chunks)) != tuple(blob.chunks) or hashlib.sha256(data).hexdigest() != blob.sha256:
+    if blob.dtype not in DTYPES:
+        raise CorruptError(f"blob '{blob.name}': dtype {blob.dtype} is none of {', '.join(DTYPES)}")
+    wire = np.dtype(blob.dtype).newbyteorder("<")
+    if any(side < 0 for side in blob.shape) or math.prod(blob.shape) * wire.itemsize != sum(blob.chunks):
+        raise CorruptError(f"blob '{blob.name}': {sum(blob.chunks)} bytes do not fill the shape {blob.shape}")
+    if into is None or (into.shape, str(into.dtype)) != (blob.shape, DTYPES[blob.dtype]) or not into.flags.c_contiguous:
+        into = np.empty(blob.shape, DTYPES[blob.dtype])
+    flat = into.reshape(-1)
+    digest, cut, at, lengths = hashlib.sha256(), b"", 0, []
+    for chunk in chunks:
+        lengths.append(len(chunk))
+        if tuple(lengths) != blob.chunks[: len(lengths)]:
+            break
+        digest.update(chunk)
+        data = cut + chunk if cut else chunk
+        whole = len(data) // wire.itemsize
+        decoded = flat[at : at + whole]
+        decoded[:] = np.frombuffer(data, wire, whole)
+        if decoded.dtype.kind == "f" and not np.isfinite(decoded).all():
+            raise CorruptError(f"blob '{blob.name}': holds a NaN or an infinity")
+        at, cut = at + whole, data[whole * wire.itemsize :]  # a chunk may end within a number
+    if tuple(lengths) != blob.chunks or digest.hexdigest() != blob.sha256:
         raise CorruptError(f"blob '{blob.name}': its bytes do not have the length and digest of the manifest")
-    if blob.dtype not in {"float16", "float32"}:
-        raise CorruptError(f"blob '{blob.name}': dtype {blob.dtype} is not float16 or float32")
-    flat = np.frombuffer(data, np.dtype(blob.dtype).newbyteorder("<"))
-    if any(side < 0 for side in blob.shape) or flat.size != int(np.prod(blob.shape, dtype=np.int64)):
-        raise CorruptError(f"blob '{blob.name}': {flat.size} numbers do not fill the shape {blob.shape}")
-    array = flat.astype(np.float32).reshape(blob.shape)
-    if not np.isfinite(array).all():
-        raise CorruptError(f"blob '{blob.name}': holds a NaN or an infinity")
-    return array
+    return into

@@ -87,7 +87,9 @@ def run(
             figures["rows"] = rows["impressions_read"] + rows["clicks_read"]
         cut_ms, prior = _cut(app, run_folder)
         publish = app.config.publish
-        with open_weights(run_folder.weights, app.name, keep=publish.keep, ttl_s=publish.ttl_s) as store:
+        with open_weights(
+            run_folder.weights, app.name, keep=publish.keep, ttl_s=publish.ttl_s, key=publish.key
+        ) as store:
             with stages.stage("train", rows["examples"]) as figures:
                 learnt = train.run(
                     app,

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from contracts.app import App
 from model.checkpoint_writer import CheckpointWriter, Schedule
-from model.export import light_arrays
+from model.export import light_views, take_touched
 from nodes.cotrain import CoTrainer, Minibatch, Minibatches
 from nodes.publish import Publisher
 
@@ -76,7 +76,8 @@ class Loop:
         assert self._publisher is not None  # noqa: S101
         with self._spending("publish"):
             self._publisher.offer(
-                light_arrays(self._trainer.trainer),
+                light_views(self._trainer.trainer),
+                touched=take_touched(self._trainer.trainer),
                 position=self._trainer.position,
                 step=self._trainer.step,
                 trained_until_ms=self._trainer.event_time_ms,

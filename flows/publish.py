@@ -12,7 +12,7 @@ from contracts.app import App
 from contracts.errors import ContractError
 from contracts.stores import WeightStore
 from model.checkpoint import load_newest
-from model.export import light_arrays
+from model.export import light_views
 from nodes.clock import now_ms
 from nodes.cotrain import CoTrainer
 from nodes.example_log import ExampleDirectory
@@ -60,7 +60,7 @@ def run(
     trainer.restore(loaded)
     publisher = Publisher(app, store, clock_ms, epoch=store.epoch() or store.take_epoch(), force=force, why=why)
     publisher.offer(
-        light_arrays(trainer.trainer),
+        light_views(trainer.trainer),
         position=trainer.position,
         step=trainer.step,
         trained_until_ms=trainer.event_time_ms,

@@ -100,7 +100,9 @@ def run(
         ) as log,
     ):
         stores = {
-            name: opened.enter_context(open_weights(weights, name, schema_id=app.schema_id, create=False))
+            name: opened.enter_context(
+                open_weights(weights, name, schema_id=app.schema_id, key=config.publish.key, create=False)
+            )
             for name in models_of(app)
         }
         sink = None if snapshots is None else opened.enter_context(open_snapshots(snapshots, config.kafka))

@@ -55,10 +55,11 @@ class Table:
                     torch.randn(rows, part.width, generator=generator) * part.init
                 )
         self.slab[:, width:] = accumulator_init
+        self.moved = torch.ones(rows, dtype=torch.bool)  #: rows that may have moved since `take_moved`; all at first
 
     def to(self, device: torch.device) -> None:
         """Move the table."""
-        self.slab = self.slab.to(device)
+        self.slab, self.moved = self.slab.to(device), self.moved.to(device)
 
     def look_up(self, rows_M: Tensor) -> tuple[Tensor, ...]:
         """The parts of some rows, each [M, width], to predict with."""
@@ -84,10 +85,21 @@ class Table:
             moved = True
         if moved:
             self.slab.index_copy_(0, touched.groups.rows_U, touched.slab_UC)
+            self.moved.index_fill_(0, touched.groups.rows_U, True)  # the value to fill with
+
+    def take_moved(self) -> Tensor:
+        """Rows that may have moved since this was asked last, int64 and ascending; forgets them."""
+        rows = self.moved.nonzero().squeeze(1)
+        self.moved.zero_()
+        return rows
 
     def weights(self) -> dict[str, Tensor]:
         """A copy of each part, [rows, width]."""
-        return {part.name: self.slab[:, self._columns(i)].clone() for i, part in enumerate(self.parts)}
+        return {name: part.clone() for name, part in self.views().items()}
+
+    def views(self) -> dict[str, Tensor]:
+        """Each part, [rows, width], as it lies in the slab."""
+        return {part.name: self.slab[:, self._columns(i)] for i, part in enumerate(self.parts)}
 
     def accumulators(self) -> dict[str, Tensor]:
         """A copy of each part's accumulator, [rows]."""
@@ -100,6 +112,7 @@ class Table:
         for i, part in enumerate(self.parts):
             self.slab[:, self._columns(i)] = weights[part.name].to(self.slab.device)
             self.slab[:, width + i] = accumulators[part.name].to(self.slab.device)
+        self.moved.fill_(True)  # the value to fill with
 
     def _columns(self, number: int) -> slice:
         return slice(self._starts[number], self._starts[number + 1])

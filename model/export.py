@@ -3,6 +3,7 @@
 import numpy as np
 from torch import Tensor
 
+from contracts.weights import TouchedRows
 from model.trainer import Trainer
 
 
@@ -11,14 +12,28 @@ def light_arrays(trainer: Trainer) -> dict[str, np.ndarray]:
 
     Of a shared table only the prefix that the light net reads is taken.
     """
+    return {name: np.array(array, order="C") for name, array in light_views(trainer).items()}
+
+
+def light_views(trainer: Trainer) -> dict[str, np.ndarray]:
+    """The same arrays without a copy of the tables, where these lie in this machine's memory: learning moves them."""
     nets = trainer.nets
     rows = nets.layout.light_rows
-    table = nets.light_table.weights()
+    table = nets.light_table.views()
     arrays = {"embedding": _array(table["embedding"][:rows])}
     if "wide" in table:
         arrays["wide"] = _array(table["wide"][:rows, 0])
     return arrays | {name: _array(tensor) for name, tensor in trainer.averages["light"].state().items()}
 
 
+def take_touched(trainer: Trainer) -> TouchedRows:
+    """Rows of the light tables that learning moved since this was asked last (all at first, and after a restore)."""
+    since_step = trainer.taken_step
+    trainer.taken_step = trainer.step
+    rows = trainer.nets.light_table.take_moved().cpu().numpy()
+    return TouchedRows(since_step, rows[: np.searchsorted(rows, trainer.nets.layout.light_rows)])
+
+
 def _array(tensor: Tensor) -> np.ndarray:
-    return np.array(tensor.detach().cpu().numpy(), dtype=np.float32, order="C")
+    array: np.ndarray = tensor.detach().cpu().numpy()
+    return array

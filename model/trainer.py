@@ -43,6 +43,7 @@ class Trainer:
         self.seed = config.train.seed if seed is None else seed
         self.step = 0
         self.rows_learnt = 0
+        self.taken_step = 0  #: when moved rows were taken last; not in the state: after a restore all may have moved
         torch.set_num_threads(config.train.threads)
         self.device = pick_device(config.train.device)
         self._hint = hint_named(config.rocket.hint)

@@ -2,14 +2,16 @@
 
 import dataclasses
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import msgspec
+import numpy as np
 
-from contracts.errors import CorruptError, FencedError, StoreError
+from contracts.errors import CorruptError, FencedError, NotWholeError, NoVersionError, StoreError
 from contracts.stores import Record
 from contracts.weights import WeightManifest, Weights
-from nodes.verify_weights import assemble, manifest_bytes, read_manifest
+from nodes.chains import Steps, chain_of, fetch, read_steps, same_arrays
+from nodes.verify_weights import manifest_bytes, read_manifest
 
 
 class ManualClock:
@@ -102,10 +104,11 @@ class MemoryWeights:
     Args:
         model: whose versions these are.
         schema_id: refuse versions of another feature table; None takes any.
+        key: versions are signed with it, and refused where they are not; None: neither.
     """
 
-    def __init__(self, model: str, *, schema_id: str | None = None) -> None:
-        self.model, self._schema_id = model, schema_id
+    def __init__(self, model: str, *, schema_id: str | None = None, key: bytes | None = None) -> None:
+        self.model, self._schema_id, self._key = model, schema_id, key
         self.held: dict[int, _Held] = {}  #: version -> its bytes
         self.releases: list[tuple[str, int, str]] = []  #: (publish or rollback, version, why)
         self.fail: Exception | None = None  #: raised by every call while it is set
@@ -140,32 +143,44 @@ class MemoryWeights:
         """Keep a version and point at it; the same arrays at the same position again change nothing."""
         self._speak()
         for known in self.versions():
-            if (known.position, known.schema_id, known.blobs) == (
-                manifest.position,
-                manifest.schema_id,
-                manifest.blobs,
-            ):
+            if same_arrays(known, manifest):
                 return known
+        if len(chunks) != sum(len(blob.chunks) for blob in manifest.blobs):
+            raise NotWholeError(f"model '{self.model}': what should be there already is not; publish it again whole")
+        chain_of(self.manifest, manifest)
         if manifest.epoch < self._epoch:
             raise FencedError(f"epoch {self._epoch} has taken over model '{self.model}'; stop this publisher")
         self._epoch = manifest.epoch
         self._last = max(self._last, manifest.version) + 1
-        data = manifest_bytes(msgspec.structs.replace(manifest, model=self.model, version=self._last))
+        made = msgspec.structs.replace(manifest, model=self.model, version=self._last)
+        data = manifest_bytes(made, self._key)
         self.held[self._last] = _Held(data, list(chunks))
         self._current = self._last
         self.releases.append(("publish", self._last, str(manifest.gate.get("reason"))))
-        return read_manifest(data, self.model, self._last)
+        return self.manifest(self._last)
 
-    def fetch(self, version: int | None = None) -> Weights:
-        """A whole, verified version; the current one by default."""
+    def fetch(self, version: int | None = None, *, base: Weights | None = None) -> Weights:
+        """A whole, verified version, the current one by default; of one made from the base only the deltas are read."""
         self._speak()
         asked = version if version is not None else self._current
         if asked is None:
             raise StoreError(f"no version of model '{self.model}' is published; run `rocket publish` first")
-        if asked not in self.held:
-            raise StoreError(f"no version {asked} of model '{self.model}'; held: {sorted(self.held)}")
-        held = self.held[asked]
-        return assemble(read_manifest(held.manifest, self.model, asked, self._schema_id), held.chunks)
+        return fetch(self, asked, base)
+
+    def steps(self, version: int, base: Weights | None = None, into: Mapping[str, np.ndarray] | None = None) -> Steps:
+        """What leads to a version from the base, or from a full one: verified, not applied."""
+        self._speak()
+        return read_steps(self, version, base, into)
+
+    def manifest(self, version: int) -> WeightManifest:
+        """The verified manifest of a version."""
+        if version not in self.held:
+            raise NoVersionError(f"no version {version} of model '{self.model}'; held: {sorted(self.held)}")
+        return read_manifest(self.held[version].manifest, self.model, version, self._schema_id, key=self._key)
+
+    def chunks(self, manifest: WeightManifest) -> Iterator[bytes]:
+        """The chunks of a version in order."""
+        yield from self.held[manifest.version].chunks
 
     def versions(self) -> list[WeightManifest]:
         """Manifests still held, oldest first; broken ones are left out."""
@@ -173,13 +188,14 @@ class MemoryWeights:
         found: list[WeightManifest] = []
         for version, held in sorted(self.held.items()):
             try:
-                found.append(read_manifest(held.manifest, self.model, version))
+                found.append(read_manifest(held.manifest, self.model, version, key=self._key))
             except CorruptError:
                 continue
         return found
 
     def rollback(self, version: int, why: str) -> None:
         """Point at an older version, on the record."""
-        self.fetch(version)
+        self._speak()
+        fetch(self, version)
         self._current = version
         self.releases.append(("rollback", version, why))

@@ -39,9 +39,9 @@ class HastyWeights:
         """As the store's."""
         return self._asked(self._store.current_version)
 
-    def fetch(self, version: int | None = None) -> Weights:
+    def fetch(self, version: int | None = None, *, base: Weights | None = None) -> Weights:
         """As the store's."""
-        return self._asked(lambda: self._store.fetch(version))
+        return self._asked(lambda: self._store.fetch(version, base=base))
 
     def versions(self) -> list[WeightManifest]:
         """As the store's."""

@@ -1,16 +1,20 @@
-"""Light weights as they will be served: quantised, cut into chunks, and what a scorer makes of them."""
+"""Light weights as they will be served: quantised, whole or as what differs from the live version, cut into chunks."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
+import msgspec
 import numpy as np
 
 from contracts.app import App
-from contracts.weights import Blob, WeightManifest, pack_array, unpack_array
+from contracts.weights import Blob, WeightManifest, pack_array
+from nodes.deltas import quantised
 from nodes.gate import unfit
 from nodes.light_numpy import LightNet
 
-_DTYPES = {"fp16": "float16", "fp32": "float32"}
+DTYPES = {"fp16": "float16", "fp32": "float32"}
 Figures = dict[str, float | str | None]
+Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -19,16 +23,22 @@ class Snapshot:
 
     blobs: tuple[Blob, ...]
     chunks: list[bytes]
-    arrays: dict[str, np.ndarray]  #: dequantised to float32
+    arrays: Arrays  #: whole, dequantised to float32
     position: int
     step: int
     trained_until_ms: int
+    base: WeightManifest | None = None  #: a delta's; None: it travels whole
+    again: WeightManifest | None = (
+        None  #: the version that it is, bit for bit and at the same position: nothing travels
+    )
 
     def manifest(
         self, app: App, model: str, epoch: int, created_ms: int, figures: Figures, *, after_version: int = 0
     ) -> WeightManifest:
         """Its manifest; the store gives the version number, which lies above `after_version`."""
-        return WeightManifest(
+        if self.again is not None:
+            return msgspec.structs.replace(self.again, version=after_version, epoch=epoch, gate=figures)
+        made = WeightManifest(
             model=model,
             version=after_version,
             schema_id=app.schema_id,
@@ -42,9 +52,20 @@ class Snapshot:
             blobs=self.blobs,
             link=app.config.labels.link,
         )
+        if self.base is None:
+            return made
+        base = self.base
+        return msgspec.structs.replace(
+            made, kind="delta", base_version=base.version, base_digest=base.digest, deltas=base.deltas + 1
+        )
+
+    def whole(self, app: App) -> "Snapshot":
+        """The same arrays, to travel whole."""
+        blobs, chunks = cut(app, self.arrays, {})
+        return replace(self, blobs=blobs, chunks=chunks, base=None, again=None)
 
 
-def pack(app: App, arrays: dict[str, np.ndarray], *, position: int, step: int, trained_until_ms: int) -> Snapshot | str:
+def pack(app: App, arrays: Arrays, *, position: int, step: int, trained_until_ms: int) -> Snapshot | str:
     """Quantise and cut the arrays as the app's `publish` section says; the reason where they must not be published.
 
     Args:
@@ -60,12 +81,21 @@ def pack(app: App, arrays: dict[str, np.ndarray], *, position: int, step: int, t
     wrong = unfit(arrays)
     if wrong is not None:
         return wrong
-    blobs, chunks, served = [], [], {}
-    dtype = _DTYPES[app.config.publish.dtype]
-    for name in sorted(arrays):
-        blob, cut = pack_array(name, arrays[name], dtype, app.config.publish.chunk_bytes)
-        served[name] = unpack_array(blob, cut)
-        blobs.append(blob)
-        chunks += cut
+    dtype = DTYPES[app.config.publish.dtype]
+    served = {name: quantised(arrays[name], dtype) for name in sorted(arrays)}
     LightNet(app.layout, served)  # the scorer will ask the same of it
-    return Snapshot(tuple(blobs), chunks, served, position, step, trained_until_ms)
+    return Snapshot((), [], served, position, step, trained_until_ms).whole(app)
+
+
+def cut(
+    app: App, arrays: Mapping[str, np.ndarray], numbers: Mapping[str, np.ndarray]
+) -> tuple[tuple[Blob, ...], list[bytes]]:
+    """Arrays as they travel, and row numbers beside them."""
+    settings = app.config.publish
+    blobs, chunks = [], []
+    for name in sorted({*arrays, *numbers}):
+        dtype = "uint32" if name in numbers else DTYPES[settings.dtype]
+        blob, some = pack_array(name, numbers[name] if name in numbers else arrays[name], dtype, settings.chunk_bytes)
+        blobs.append(blob)
+        chunks += some
+    return tuple(blobs), chunks

@@ -9,14 +9,15 @@ import numpy as np
 import polars as pl
 
 from contracts.app import App
-from contracts.errors import CorruptError, SchemaMismatchError, StoreError
+from contracts.errors import CorruptError, NotWholeError, SchemaMismatchError, StoreError
 from contracts.stores import WeightStore
-from contracts.weights import WeightManifest, Weights
+from contracts.weights import TouchedRows, WeightManifest, Weights
 from nodes.clock import now_ms
 from nodes.delayed import judged
 from nodes.gate import Decision, Window, hold_kind, judge
 from nodes.light_numpy import LightNet, chance, one_thread
 from nodes.pack import Figures, Snapshot, pack
+from nodes.pack_deltas import Packer
 
 __all__ = ["LiveTerms", "Publisher", "Snapshot", "pack"]
 
@@ -73,10 +74,12 @@ class Publisher:
         self.live_position: int | None = None  #: rows that the live version had learnt, when it was last looked at
         self._force, self._why = force, why
         self._settings = app.config.publish.gate
+        self._packer = Packer(app)
         self._offered: Snapshot | None = None
-        self._candidate, self._live = Window(), Window()
+        self._candidate, self._live_window = Window(), Window()
         self._candidate_net: LightNet | None = None
         self._live_net: LightNet | None = None
+        self._live: Weights | None = None  # what the next candidate may be a delta of
         self._live_link = "sigmoid"
         self._live_version: int | None = None
         self._unsent: tuple[Snapshot, Figures] | None = None
@@ -99,28 +102,42 @@ class Publisher:
         """Candidates that were not published."""
         return self.held_by.total()
 
-    def offer(self, arrays: dict[str, np.ndarray], *, position: int, step: int, trained_until_ms: int) -> None:
+    def offer(
+        self,
+        arrays: dict[str, np.ndarray],
+        *,
+        position: int,
+        step: int,
+        trained_until_ms: int,
+        touched: TouchedRows | None = None,
+        evicted: np.ndarray | None = None,
+    ) -> None:
         """A candidate: it is judged on the rows that `observe` sees from now on.
 
         Args:
-            arrays: float32, named as in `contracts.weights`; copied.
+            arrays: float32, named as in `contracts.weights`; read only until this returns.
             position: rows of the example log learnt.
             step: minibatches learnt.
             trained_until_ms: event time of the last row learnt.
+            touched: rows that moved since the candidate before, so that a delta costs no look at the others.
+            evicted: rows that were given up; they are served as zeros.
 
         Raises:
             CorruptError: the arrays do not fit the app's features.
         """
         if self._offered is not None:
             self._hold(self._offered.position, self._offered.step, "a newer candidate came before its window was full")
-        made = pack(self._app, arrays, position=position, step=step, trained_until_ms=trained_until_ms)
+            self._offered = self._candidate_net = None
+        self._refresh_live()
+        made = self._packer.pack(
+            arrays, self._live, position=position, step=step, trained_until_ms=trained_until_ms, touched=touched,
+            evicted=evicted,
+        )  # fmt: skip
         if isinstance(made, str):
-            self._offered = None
             self._hold(position, step, made)
             return
         self._offered, self._candidate_net = made, LightNet(self._app.layout, made.arrays)
-        self._candidate, self._live = Window(), Window()
-        self._refresh_live()
+        self._candidate, self._live_window = Window(), Window()
 
     def observe(self, frame: pl.DataFrame) -> Decision | None:
         """Rows about to be learnt: candidate and live version are scored on them; a full window decides.
@@ -146,7 +163,7 @@ class Publisher:
                 live = chance(self._live_net.logits(rows), self._live_link)[at]
             else:
                 live = np.full(label.size, self._app.config.serving.prior_ctr)
-        self._live.add(label, live, weight)
+        self._live_window.add(label, live, weight)
         return self._decide() if self._candidate.rows >= self._settings.window_rows else None
 
     def finish(self) -> Decision | None:
@@ -166,7 +183,7 @@ class Publisher:
         snapshot, self._offered, self._candidate_net = self._offered, None, None
         assert snapshot is not None  # noqa: S101
         figures = self._figures()
-        wrong = judge(self._candidate, self._live, self._settings, live_is_version=self._live_net is not None)
+        wrong = judge(self._candidate, self._live_window, self._settings, live_is_version=self._live_net is not None)
         if wrong is not None and not self._force:
             return self._hold(snapshot.position, snapshot.step, wrong, figures)
         figures["reason"] = "; ".join(
@@ -176,6 +193,7 @@ class Publisher:
             return self._send(snapshot, figures)
         except StoreError as error:
             self._unsent = (snapshot, figures)
+            self._packer.let_go()
             return self._hold(snapshot.position, snapshot.step, str(error), figures)
 
     def _send(self, snapshot: Snapshot, figures: Figures) -> Decision:
@@ -186,10 +204,13 @@ class Publisher:
             old_ms = created_ms - snapshot.trained_until_ms
             figures["freshness_s"] = old_ms / 1000
             figures["freshness_after_wait_s"] = (old_ms - self._terms.settle_ms) / 1000
-        manifest = snapshot.manifest(
-            self._app, self._app.name, epoch, created_ms, figures, after_version=self._after_version
-        )
-        made = self._store.publish(manifest, snapshot.chunks)
+        try:
+            made = self._stored(snapshot, epoch, created_ms, figures)
+        except (NotWholeError, CorruptError) as error:
+            if snapshot.base is None and snapshot.again is None:
+                raise
+            log.warning("%s; a full version goes out", error)
+            made = self._stored(snapshot.whole(self._app), epoch, created_ms, figures)
         self._unsent, self._after_version = None, max(self._after_version, made.version)
         live = self._store.current_version()
         if live != made.version:  # publishing the same again is a no-op, and never undoes a rollback
@@ -201,13 +222,21 @@ class Publisher:
             )
             return self._hold(snapshot.position, snapshot.step, again, figures)
         self._live_version, self.live_position = made.version, made.position
-        self._live_net, self._live_link = LightNet(self._app.layout, snapshot.arrays), self._app.config.labels.link
+        self._live, self._live_link = Weights(made, snapshot.arrays), made.link
+        self._live_net = LightNet(self._app.layout, snapshot.arrays)
+        self._packer.published(snapshot, made)
         self.published += 1
         if self._terms is not None:
             self._terms.on_published(made)
         return self._decided(
             Decision("published", str(figures["reason"]), snapshot.position, snapshot.step, made.version, figures)
         )
+
+    def _stored(self, snapshot: Snapshot, epoch: int, created_ms: int, figures: Figures) -> WeightManifest:
+        manifest = snapshot.manifest(
+            self._app, self._app.name, epoch, created_ms, figures, after_version=self._after_version
+        )
+        return self._store.publish(manifest, snapshot.chunks)
 
     def _owned_epoch(self) -> int:
         """The fence epoch under which this one publishes, taken once."""
@@ -233,9 +262,9 @@ class Publisher:
             "label_rate": self._candidate.clicks / self._candidate.weight if self._candidate.weight else None,
             "live_version": None if self._live_version is None else float(self._live_version),
             "ne": self._candidate.ne if self._candidate.rows else None,
-            "live_ne": self._live.ne if self._live.rows else None,
-            "live_logloss": self._live.logloss if self._live.rows else None,
-            "live_calibration": self._live.calibration,
+            "live_ne": self._live_window.ne if self._live_window.rows else None,
+            "live_logloss": self._live_window.logloss if self._live_window.rows else None,
+            "live_calibration": self._live_window.calibration,
         }
         for name, value in found.items():  # JSON has no NaN
             found[name] = value if value is None or np.isfinite(float(value)) else None
@@ -246,17 +275,20 @@ class Publisher:
         try:
             version = self._store.current_version()
             if version is None:
-                self._live_net = self._live_version = self.live_position = None
+                self._live_net = self._live = self._live_version = self.live_position = None
                 return
             if version == self._live_version:
                 return
             weights: Weights = self._store.fetch(version)
             usable = weights.manifest.schema_id == self._app.schema_id
             self._live_net = LightNet(self._app.layout, weights.arrays) if usable else None
+            self._live = weights if usable else None
             self._live_link = weights.manifest.link
             self.live_position = weights.manifest.position if usable else None
             self._live_version = version
-        except (StoreError, CorruptError, SchemaMismatchError):
+        except (CorruptError, SchemaMismatchError):
+            self._live = None  # nothing is built upon what cannot be read
+        except StoreError:
             return  # what was live when the store was last seen is the best yardstick left
 
 

@@ -47,8 +47,9 @@ return {'ok', tostring(p.last)}
 """
 )
 
-#: KEYS: pointer, releases, manifest, chunks. ARGV: version, epoch, who, why, then the length of each key from the
-#: manifest on. Moves the pointer only when all of the version is there; keeps its keys from expiring.
+#: KEYS: pointer, releases, manifest, chunks, then those of each base down to the full one. ARGV: version, epoch, who,
+#: why, then the length of each key from the manifest on. Moves the pointer only when all of the version is there; keeps
+#: its keys from expiring.
 RELEASE = (
     _POINTER
     + """
@@ -67,7 +68,7 @@ return {'ok', ARGV[1]}
 """
 )
 
-#: KEYS: pointer, releases, manifest, chunks. ARGV: version, who, why, then the lengths. Points at an older version.
+#: KEYS: as of RELEASE. ARGV: version, who, why, then the lengths. Points at an older version.
 ROLLBACK = (
     _POINTER
     + """
@@ -83,15 +84,17 @@ return {'ok', ARGV[1]}
 """
 )
 
-#: KEYS: pointer, manifest, chunks. ARGV: version, seconds. Lets an old version expire, never the current one; a key
-#: that expires already keeps its date.
+#: KEYS: pointer, manifest, chunks. ARGV: seconds, version, versions that need it. Lets an old version expire, never one
+#: that the current one needs; a key that expires already keeps its date.
 EXPIRE = (
     _POINTER
     + """
-if p.version == tonumber(ARGV[1]) then return {'current', ARGV[1]} end
-for i = 2, #KEYS do
-  if redis.call('TTL', KEYS[i]) == -1 then redis.call('EXPIRE', KEYS[i], ARGV[2]) end
+for i = 2, #ARGV do
+  if p.version == tonumber(ARGV[i]) then return {'current', ARGV[i]} end
 end
-return {'ok', ARGV[1]}
+for i = 2, #KEYS do
+  if redis.call('TTL', KEYS[i]) == -1 then redis.call('EXPIRE', KEYS[i], ARGV[1]) end
+end
+return {'ok', ARGV[2]}
 """
 )

@@ -32,7 +32,7 @@ def publish(
     loaded = load_app_with_settings(app_name, sets)
     settings = loaded.config.publish
     with open_weights(
-        weights, loaded.name, schema_id=loaded.schema_id, keep=settings.keep, ttl_s=settings.ttl_s
+        weights, loaded.name, schema_id=loaded.schema_id, keep=settings.keep, ttl_s=settings.ttl_s, key=settings.key
     ) as store:
         figures = flow.run(loaded, checkpoints, store, examples=examples, force=force, why=why)
     if as_json:

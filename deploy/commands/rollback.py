@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from contracts.app import load_app
+from flows.settings import load_app_with_settings
 from nodes.weight_stores import open_weights
 
 app = typer.Typer(add_completion=False)
@@ -22,8 +22,10 @@ def rollback(
     as_json: Annotated[bool, typer.Option("--json", help="The last line of stdout is one JSON object.")] = False,
 ) -> None:
     """Move the pointer to a version that is still held; versions published later get larger numbers all the same."""
-    loaded = load_app(app_name)
-    with open_weights(weights, loaded.name, schema_id=loaded.schema_id, create=False) as store:
+    loaded = load_app_with_settings(app_name)
+    with open_weights(
+        weights, loaded.name, schema_id=loaded.schema_id, key=loaded.config.publish.key, create=False
+    ) as store:
         before = store.current_version()
         store.rollback(to, why)
         held = [manifest.version for manifest in store.versions()]

@@ -27,7 +27,9 @@ def score(
 ) -> None:
     """Answer every request; exit 1 when the file or the version cannot be used."""
     loaded = load_app_with_settings(app_name, sets)
-    with open_weights(weights, loaded.name, schema_id=loaded.schema_id, create=False) as store:
+    with open_weights(
+        weights, loaded.name, schema_id=loaded.schema_id, key=loaded.config.publish.key, create=False
+    ) as store:
         figures = flow.run(loaded, requests, store, out, version=version)
     if as_json:
         print(json.dumps(figures))

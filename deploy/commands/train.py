@@ -82,7 +82,9 @@ def train(
     opened = (
         nullcontext()
         if weights is None
-        else open_weights(weights, loaded.name, schema_id=loaded.schema_id, keep=publish.keep, ttl_s=publish.ttl_s)
+        else open_weights(
+            weights, loaded.name, schema_id=loaded.schema_id, keep=publish.keep, ttl_s=publish.ttl_s, key=publish.key
+        )
     )
     where = examples if is_kafka_url(examples) else Path(examples)
     with on_signals(lambda: os._exit(0)):  # torch takes seconds, and before it there is nothing to save

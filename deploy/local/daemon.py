@@ -92,7 +92,7 @@ class Daemon(ABC):
             StoreError: it ended, or did not within the time; says what its log says.
         """
         deadline = time.monotonic() + timeout_s
-        while self.process() is not None:
+        while self._runs():
             if self.answers():
                 return
             if time.monotonic() > deadline:
@@ -156,6 +156,10 @@ class Daemon(ABC):
             pass  # nothing on record, nothing of that number, somebody else's, or a zombie, which has no folder
         return None
 
+    def _runs(self) -> bool:
+        """Whether it runs; of a child of ours the system itself tells."""
+        return self._child.poll() is None if self._child is not None else self.process() is not None
+
     def stop(self, grace_s: float = 15.0) -> bool:
         """SIGTERM, and SIGKILL after the grace; what it stored stays. Returns whether there was one to stop."""
         return self._end(grace_s)
@@ -175,6 +179,8 @@ class Daemon(ABC):
                 process.kill()
                 self._gone(process, 30)
         if self._child is not None:
+            if self._child.poll() is None:  # on a machine short of everything its record could not be read
+                self._child.kill()
             self._child.wait()
             _LEFT_RUNNING.remove(self._child)
             self._child = None

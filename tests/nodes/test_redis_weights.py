@@ -16,7 +16,8 @@ from contracts.errors import CorruptError, FencedError, RocketError, SchemaMisma
 from contracts.weights import Blob, WeightManifest
 from nodes.fake_traffic import light_arrays
 from nodes.publish import Snapshot, pack
-from nodes.redis_weights import RedisWeights, masked
+from nodes.redis_errors import masked
+from nodes.redis_weights import RedisWeights
 from nodes.verify_weights import manifest_bytes
 from nodes.weight_stores import open_weights
 
@@ -335,5 +336,5 @@ def test_passwords_are_masked_wherever_a_url_may_hold_them() -> None:
 def test_a_version_rolled_back_to_meanwhile_does_not_expire(store: RedisWeights, raw: redis.Redis, adsim: App) -> None:
     held = [publish(store, adsim, seed) for seed in range(3)]
     store.rollback(1, "between a publish and its tidying up")
-    store._retire(held)
+    store._retire({manifest.version: manifest for manifest in held})
     assert raw.ttl(names.manifest_key(store.model, 1)) == raw.ttl(names.blob_key(store.model, 1, 0)) == -1
