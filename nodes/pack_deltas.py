@@ -7,7 +7,7 @@ import numpy as np
 from contracts.app import App
 from contracts.weights import EVICTED, ROW_TABLES, ROWS, TouchedRows, WeightManifest, Weights
 from nodes.chains import NOTHING, tables_of
-from nodes.deltas import quantised, rows_that_differ, zeros_among
+from nodes.deltas import quantised, rows_that_differ, union, zeros_among
 from nodes.gate import unfit
 from nodes.pack import DTYPES, Arrays, Snapshot, cut, pack
 
@@ -117,7 +117,8 @@ class Packer:
         known = self._moved is not None and self._since == base.manifest.digest
         among = np.flatnonzero(self._moved) if known and self._moved is not None else None
         names = [name for name in ROW_TABLES if name in arrays]
-        rows = np.setdiff1d(rows_that_differ(arrays, base.arrays, self._dtype, among), gone)
+        rows = rows_that_differ(arrays, base.arrays, self._dtype, among)
+        rows = rows[~np.isin(rows, gone)] if gone.size else rows
         given_up = gone[~zeros_among({name: base.arrays[name][gone] for name in names}, gone.size)]
         total = base.arrays[names[0]].shape[0]
         self._moved, self._since = np.zeros(total, bool), base.manifest.digest
@@ -135,12 +136,12 @@ class Packer:
         if not rows.size and not given_up.size and position == base.manifest.position and _same(others, base.arrays):
             return Snapshot(base.manifest.blobs, [], base.arrays, *place, again=base.manifest)
         empty = zeros_among(values, rows.size)  # a row of zeros travels as a number alone
-        evicted = np.union1d(rows[empty], given_up)
+        evicted = union(rows[empty], given_up)
         rows, values = rows[~empty], {name: array[~empty] for name, array in values.items()}
         tables = self._made_over(base)
         for name in names:
             tables[name][rows], tables[name][evicted] = values[name], 0
-        self._pair, self._apart = (tables, tables_of(base)), np.union1d(rows, evicted)
+        self._pair, self._apart = (tables, tables_of(base)), union(rows, evicted)
         blobs, chunks = cut(self._app, values | others, {ROWS: rows, EVICTED: evicted})
         return Snapshot(blobs, chunks, tables | others, position, step, trained_until_ms, base=base.manifest)
 
