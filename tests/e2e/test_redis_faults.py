@@ -28,7 +28,7 @@ from nodes.refresh import Refresher
 from nodes.weight_stores import open_weights
 
 pytestmark = pytest.mark.e2e
-OVERRIDES = {"publish": {"chunk_bytes": 1024}, "model": {"embedding_dim": 1, "light": {"hidden": [2]}}}
+OVERRIDES = {"publish": {"chunk_bytes": 1024, "full_every": 3}, "model": {"embedding_dim": 1, "light": {"hidden": [2]}}}
 
 #: Publishes as fast as it can, and says each version that it was told is safe.
 PUBLISHER = textwrap.dedent(
@@ -37,17 +37,23 @@ PUBLISHER = textwrap.dedent(
     import numpy as np
     from contracts.app import load_app
     from nodes.fake_traffic import light_arrays
-    from nodes.publish import pack
+    from contracts.weights import Weights
+    from nodes.pack_deltas import Packer
     from nodes.redis_weights import RedisWeights
 
     app = load_app("adsim", {OVERRIDES!r})
     store = RedisWeights(sys.argv[1], "m", keep=3)
     epoch = store.take_epoch()
     print("ready", flush=True)
+    packer, live, arrays = Packer(app), None, light_arrays(app)
     for number in range(1, 100_000):
-        arrays = light_arrays(app, number % 7) | {{"bias": np.array([number % 1000], np.float32)}}
-        made = pack(app, arrays, position=epoch * 1_000_000 + number, step=number, trained_until_ms=0)
-        print(store.publish(made.manifest(app, "m", epoch, 0, {{}}), made.chunks).version, flush=True)
+        arrays["bias"][0] = number % 1000
+        arrays["embedding"][number % 100 :: 100] = number % 1000
+        made = packer.pack(arrays, live, position=epoch * 1_000_000 + number, step=number, trained_until_ms=0)
+        told = store.publish(made.manifest(app, "m", epoch, 0, {{}}), made.chunks)
+        packer.published(made, told)
+        live = Weights(told, made.arrays)
+        print(told.version, flush=True)
     """
 )
 
@@ -95,6 +101,7 @@ def test_a_publisher_killed_at_any_moment_leaves_a_whole_current_version(tmp_pat
             assert current in ({said[-1], said[-1] + 1} if said else {last, last + 1}), "its last word may be lost"
             assert reader.fetch().manifest.version == current
             last = current or 0
+        assert {manifest.kind for manifest in reader.versions()} == {"full", "delta"}
         with redis.Redis.from_url(valkey.url) as raw:
             whole = {manifest.version for manifest in reader.versions()}
             for key in raw.scan_iter("ctr:m:v:*"):
