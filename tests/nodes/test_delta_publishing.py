@@ -244,9 +244,8 @@ def test_versions_retired_while_somebody_rolls_back_to_what_needs_them_stay(
 
 def test_buffers_take_turns_and_a_version_given_back_is_written_over_first(app: App) -> None:
     learning = Learning(app, MemoryWeights("adsim"))
-    buffers, given = WeightBuffers(learning.store), []
-    for _ in range(3):
-        given.append(buffers.advance(learning.publish().version))
+    buffers = WeightBuffers(learning.store)
+    given = [buffers.advance(learning.publish().version) for _ in range(3)]
     tables = [weights.arrays["embedding"] for weights in given]
     assert tables[2] is tables[0] is not tables[1], "no third copy"
     assert given[0].changed is None
