@@ -14,7 +14,7 @@ from contracts.errors import CorruptError
 from contracts.weights import EVICTED, ROW_TABLES, ROWS, WeightManifest
 from nodes.verify_weights import read_arrays
 
-_ROWS_AT_ONCE = 65_536  # compared: small enough for the cache
+_ROWS_AT_ONCE = 16_384  # compared: small enough for the cache
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -132,18 +132,30 @@ def rows_that_differ(
         dtype: on the wire.
         among: look at these rows only, ascending; None looks at all.
     """
-    total = base[ROW_TABLES[0]].shape[0]
+    names = [name for name in ROW_TABLES if name in arrays]
     found = []
-    for start in range(0, total if among is None else among.size, _ROWS_AT_ONCE):
-        stop = start + _ROWS_AT_ONCE
-        some = np.arange(start, min(stop, total)) if among is None else among[start:stop]
-        differs = np.zeros(some.size, bool)
-        for table in ROW_TABLES:
-            if table in arrays:
-                new, old = quantised(arrays[table][some], dtype).view(np.int32), base[table][some].view(np.int32)
-                differs |= (new != old).reshape(some.size, -1).any(axis=1)  # as bits: -0.0 is not 0.0
-        found.append(some[differs])
+    for start in range(0, base[names[0]].shape[0] if among is None else among.size, _ROWS_AT_ONCE):
+        some = slice(start, start + _ROWS_AT_ONCE) if among is None else among[start : start + _ROWS_AT_ONCE]
+        new = {name: quantised(arrays[name][some], dtype) for name in names}
+        apart = rows_apart(new, {name: base[name][some] for name in names})
+        found.append(apart + start if isinstance(some, slice) else some[apart])
     return np.concatenate(found) if found else np.empty(0, np.int64)
+
+
+def rows_apart(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Rows in which the tables of two sets of arrays differ in a bit: int64, ascending.
+
+    >>> rows_apart({"embedding": np.array([[0.0], [0.0]])}, {"embedding": np.array([[0.0], [-0.0]])})
+    array([1])
+    """
+    rows = one[ROW_TABLES[0]].shape[0]
+    differs = np.zeros(rows, bool)
+    for name in (table for table in ROW_TABLES if table in one):
+        for start in range(0, rows, _ROWS_AT_ONCE):
+            new, old = (arrays[name][start : start + _ROWS_AT_ONCE] for arrays in (one, other))
+            bits = new.view(np.int32) != old.view(np.int32)  # -0.0 is not 0.0
+            differs[start : start + _ROWS_AT_ONCE] |= bits.reshape(new.shape[0], -1).any(axis=1)
+    return np.flatnonzero(differs)
 
 
 def zeros_among(tables: Mapping[str, np.ndarray], rows: int) -> np.ndarray:

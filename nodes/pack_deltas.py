@@ -64,8 +64,10 @@ class Packer:
         self._note(touched, step, gone)
         place = (position, step, trained_until_ms)
         made: Snapshot | str | None = None
-        if base is not None and self._may_follow(base, arrays):
+        if base is not None and self._comparable(base, arrays):
             made = self._delta(arrays, base, gone, place)
+            if isinstance(made, Snapshot) and made.base is not None and not self._may_follow(made.base):
+                made = made.whole(self._app)
         if made is None:
             whole = dict(arrays)
             for name in ROW_TABLES if gone.size else ():
@@ -97,17 +99,17 @@ class Packer:
             self._moved[gone] = True
         self._step = step
 
-    def _may_follow(self, base: Weights, arrays: Mapping[str, np.ndarray]) -> bool:
-        """Whether a delta to this base would be allowed, and give what the full version does."""
-        manifest, config = base.manifest, self._app.config
+    def _may_follow(self, base: WeightManifest) -> bool:
+        """Whether another delta is due after this version, and not a full one."""
+        return self._settings.deltas and base.deltas < self._settings.full_every
+
+    def _comparable(self, base: Weights, arrays: Mapping[str, np.ndarray]) -> bool:
+        """Whether these are the base's arrays, moved: of the same app, shapes and dtype."""
+        manifest, app = base.manifest, self._app
         return (
-            self._settings.deltas
-            and manifest.deltas < self._settings.full_every
-            and (manifest.schema_id, manifest.app, manifest.link)
-            == (self._app.schema_id, self._app.name, config.labels.link)
+            (manifest.schema_id, manifest.app, manifest.link) == (app.schema_id, app.name, app.config.labels.link)
             and {blob.dtype for blob in manifest.blobs if blob.name in arrays} == {self._dtype}
-            and {name: array.shape for name, array in arrays.items()}
-            == {name: array.shape for name, array in base.arrays.items()}
+            and _shapes(arrays) == _shapes(base.arrays)
         )
 
     def _delta(
@@ -167,6 +169,10 @@ class Packer:
 def _one_of(tables: Arrays, wanted: Arrays) -> bool:
     """Whether these are the very same arrays."""
     return all(tables.get(name) is array for name, array in wanted.items())
+
+
+def _shapes(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape for name, array in arrays.items()}
 
 
 def _tables(arrays: Arrays) -> Arrays:

@@ -6,10 +6,12 @@ advance(8)  ▶ arrays A        advance(9)  ▶ arrays B        advance(10)  ▶
 from collections.abc import Mapping
 from typing import Protocol
 
+import msgspec
 import numpy as np
 
 from contracts.weights import Weights
 from nodes.chains import Steps, tables_of
+from nodes.deltas import rows_apart
 
 
 class SteppingStore(Protocol):
@@ -40,7 +42,7 @@ class WeightBuffers:
     def advance(self, version: int) -> Weights:
         """A whole, verified version; `changed` says how it differs from what was handed out before.
 
-        A delta costs what it changes; a full version is read into the spare arrays. None of it is a copy of all.
+        A delta costs what it changes; a full version is read into the spare arrays, and compared with the newest.
 
         Raises:
             StoreError, CorruptError, SchemaMismatchError: as the store; the newest that was handed out stays as it is.
@@ -53,6 +55,9 @@ class WeightBuffers:
             made, self._apart = steps.applied_to(self._made_over(before, apart)), steps.touched()
         else:
             made = steps.applied_to(tables_of(steps.start))
+            if before is not None and _shapes(before) == _shapes(made):
+                self._apart = rows_apart(made.arrays, before.arrays)
+                made = msgspec.structs.replace(made, changed=dict.fromkeys(tables_of(made), self._apart))
         self._newest, self._spare, self._spare_is_whole = made, before, True
         return made
 
@@ -65,7 +70,7 @@ class WeightBuffers:
     def _made_over(self, newest: Weights, apart: np.ndarray | None) -> dict[str, np.ndarray]:
         """Tables that equal the newest ones, in the spare buffer."""
         wanted, made = tables_of(newest), {} if self._spare is None else tables_of(self._spare)
-        if {name: array.shape for name, array in made.items()} != {n: array.shape for n, array in wanted.items()}:
+        if self._spare is None or _shapes(self._spare) != _shapes(newest):
             return {name: array.copy() for name, array in wanted.items()}
         for name, array in wanted.items():
             if apart is None:
@@ -73,3 +78,7 @@ class WeightBuffers:
             else:
                 made[name][apart] = array[apart]
         return made
+
+
+def _shapes(weights: Weights) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape for name, array in tables_of(weights).items()}
