@@ -1,9 +1,9 @@
 """Publishing a full version against a delta of 1 % of its rows, through a real Valkey.
 
-Medians in milliseconds: *publish* from a trainer's arrays to the pointer moved, *fetch* from there to verified numbers in
-memory, *apply* until a reader's arrays are the new version, in one of its two buffers. Rounds of one full version and a
-few deltas, on one growing model; what the reader holds is compared, bit for bit, with the trainer's arrays as they are
-served.
+Medians in milliseconds: *publish* from a trainer's arrays to the pointer moved, *fetch* from there to verified numbers
+in memory, *apply* until a reader's arrays are the new version, in one of its two buffers. Rounds of one full version
+and a few deltas, on one growing model; what the reader holds is compared, bit for bit, with the trainer's arrays as
+they are served.
 """
 
 import tempfile

@@ -7,17 +7,21 @@ import msgspec
 import numpy as np
 import pytest
 import redis
+from pydantic import SecretStr
 
 from contracts import names
 from contracts.app import App
-from contracts.errors import NotWholeError, StoreError
+from contracts.errors import FencedError, NotWholeError, SignatureError, StoreError
 from contracts.weights import TouchedRows, WeightManifest, Weights
+from flows.settings import overrides_from
 from nodes.fakes import MemoryWeights
+from nodes.hasty_weights import HastyWeights
 from nodes.pack import Snapshot
 from nodes.pack_deltas import Packer
 from nodes.publish import Publisher
 from nodes.redis_weights import RedisWeights
 from nodes.weight_buffers import WeightBuffers
+from nodes.weight_stores import open_weights
 from tests.nodes.tiny_nets import as_served, bits, tiny_app, tiny_arrays
 
 
@@ -291,3 +295,57 @@ def test_a_candidate_costs_no_new_tables(app: App) -> None:
         packer.published(made, live.manifest)
         seen.append(made.arrays["wide"])
     assert seen[2] is seen[0] is not seen[1]
+
+
+def test_a_publisher_that_was_overtaken_publishes_no_delta(app: App, store: RedisWeights) -> None:
+    early = Learning(app, store)
+    early.publish()
+    Publisher(app, store)
+    with pytest.raises(FencedError):
+        early.publish()
+    assert store.current_version() == 1
+
+
+def test_a_delta_that_was_given_up_and_yet_arrived_is_not_published_twice(app: App, store: RedisWeights) -> None:
+    """The answer came too late: the store has the version, the publisher does not know."""
+    learning = Learning(app, HastyWeights(store, patience_s=10))
+    learning.store = store
+    learning.publish()
+    real, lost = store.publish, [True]
+
+    def loses_the_answer(manifest: WeightManifest, chunks: list[bytes]) -> WeightManifest:
+        made = real(manifest, chunks)
+        if lost and not lost.clear():
+            raise StoreError("no answer in time")
+        return made
+
+    store.publish = loses_the_answer
+    learning.arrays["embedding"][5] += 1
+    learning.publisher.offer(learning.arrays, position=2, step=2, trained_until_ms=1)
+    made = learning.publisher.finish()  # sends again what it holds for lost
+    assert made is not None
+    assert (made.version, store.current_version(), lost) == (2, 2, [])
+    learning.step = 2
+    assert (learning.publish().base_version, len(store.releases())) == (2, 3)
+    assert bits(store.fetch().arrays) == as_served(learning.arrays)
+
+
+def test_the_key_comes_from_the_environment_and_signs_in_a_real_store(valkey_url: str) -> None:
+    settings = overrides_from(None, {"ROCKET_PUBLISH__KEY": "a key of sixteen or more"})
+    signing, model = tiny_app(**settings["publish"]), uuid.uuid4().hex
+    key = signing.config.publish.key
+    assert key is not None
+    assert "sixteen" not in repr(signing.config)
+    with (
+        open_weights(valkey_url, model, key=key) as ours,
+        open_weights(valkey_url, model) as open_to_all,
+        open_weights(valkey_url, model, key=SecretStr("another key of sixteen")) as theirs,
+    ):
+        learning = Learning(signing, ours)
+        learning.publish()
+        assert len(learning.publish().signature) == 64
+        assert bits(open_to_all.fetch().arrays) == bits(ours.fetch().arrays)
+        assert theirs.versions() == []
+        with pytest.raises(SignatureError, match=r"version 2 .* another key"):
+            theirs.fetch()
+        assert Learning(tiny_app(), theirs).publish().kind == "full", "nothing is built upon what cannot be believed"
