@@ -3,7 +3,6 @@
 import logging
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -16,6 +15,7 @@ from nodes.clock import now_ms
 from nodes.delayed import judged
 from nodes.gate import Decision, Window, hold_kind, judge
 from nodes.light_numpy import LightNet, chance, one_thread
+from nodes.live_terms import LiveTerms
 from nodes.pack import Figures, Snapshot, pack
 from nodes.pack_deltas import Packer
 
@@ -23,17 +23,6 @@ __all__ = ["LiveTerms", "Publisher", "Snapshot", "pack"]
 
 log = logging.getLogger(__name__)
 _DECISIONS_KEPT = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class LiveTerms:
-    """What a publisher that never ends needs beside: it outlives its store, and must know when it is fenced out."""
-
-    still_ours: Callable[[], None]  #: raises FencedError once another trainer owns the checkpoints
-    on_published: Callable[[WeightManifest], object]  #: told each version that went live
-    settle_ms: int  #: an example can be learnt that long after its event time, at the earliest
-    after_version: int = 0  #: versions get larger numbers, though the store was emptied and counts from 1 again
-    after_epoch: int = 0  #: so do fence epochs
 
 
 class Publisher:
