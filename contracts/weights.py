@@ -103,7 +103,8 @@ class Weights(msgspec.Struct, frozen=True):
 
     manifest: WeightManifest
     arrays: dict[str, np.ndarray]
-    #: row table -> its rows (int64, ascending) that may differ from the weights handed out before; None: all may
+    #: row table -> its rows (int64, ascending) that may differ from the base, or from the newest that the buffers gave;
+    #: None: all may
     changed: dict[str, np.ndarray] | None = None
 
 
