@@ -25,6 +25,20 @@ def releases_key(model: str) -> str:
     return f"ctr:{model}:releases"
 
 
+def held_key(model: str) -> str:
+    """Redis key of the stream that says which candidates were held, when and why."""
+    return f"ctr:{model}:held"
+
+
+def serving_key(model: str, member: str) -> str:
+    """Redis key under which a scorer says what it serves.
+
+    >>> serving_key("adsim", "host:7")
+    'ctr:adsim:serving:host:7'
+    """
+    return f"ctr:{model}:serving:{member}"
+
+
 def topic(stream: str, version: int = 1) -> str:
     """Kafka topic of a stream.
 

@@ -1,5 +1,6 @@
 """The sections of an `app.toml` beside its feature table: each a frozen model with its defaults and units."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, model_validator
@@ -207,6 +208,24 @@ class Gate(Section):
     window_rows: int = Field(default=2048, ge=1)
     max_logloss_increase: float = Field(default=0.02, ge=0)  #: relative to the live version
     calibration: tuple[float, float] = (0.7, 1.4)  #: predicted / observed must lie between
+    max_live_ne: float = Field(default=1.2, gt=0)  #: a live version worse than that (1: a constant) finds labels wrong
+    max_label_shift: float = Field(
+        default=1.0, gt=0
+    )  #: of the label rate against that of the windows before, in logits
+    max_prior_shift: float = Field(
+        default=2.5, gt=0
+    )  #: the same against `serving.prior_ctr`, while nothing came before
+    frozen_share: float = Field(default=0.98, gt=0.5, le=1)  #: a feature is frozen where one value has that share
+    max_missing_rise: float = Field(default=0.25, gt=0)  #: of the share of rows that lack a feature
+    distrust_windows: int = Field(default=4, ge=1)  #: believed ones that must follow one that is not, before a version
+    max_norm_growth: float = Field(default=10.0, gt=1)  #: of an array's root mean square, against the live version
+    canary: Path | None = None  #: requests, as `rocket score` reads them, that are always scored; None: newest examples
+    canary_rows: int = Field(default=1024, ge=1)  #: of those newest examples, or of the candidates in that file
+    max_score_shift: float = Field(default=1.5, gt=0)  #: mean |difference| of logits to the live version, canary set
+    max_score_psi: float = Field(default=1.0, gt=0)  #: population stability index of the scores, likewise
+    min_rank_correlation: float = Field(default=0.5, ge=-1, le=1)  #: Spearman's, with the live version's scores
+    min_score_spread: float = Field(default=0.1, ge=0)  #: standard deviation of logits, relative to the live version's
+    max_saturated: float = Field(default=0.01, ge=0, le=1)  #: share of scores within a millionth of 0 or 1
 
     @model_validator(mode="after")
     def _ascending(self) -> "Gate":
@@ -231,6 +250,7 @@ class Publish(Section):
     )  #: of the tables' rows; where more differ, all are published
     #: versions are signed with it, and scorers refuse others; from the environment (`ROCKET_PUBLISH__KEY`)
     key: SecretStr | None = Field(default=None, min_length=16)
+    rollback_hold_s: float = Field(default=600, ge=0)  #: a trainer publishes nothing for so long after a rollback
     gate: Gate = Gate()
 
 

@@ -1,6 +1,6 @@
 """Protocols that sources, sinks and stores satisfy; adapters live in `nodes`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from contracts.segments import FeatureBatch
@@ -86,4 +86,16 @@ class WeightStore(Protocol):
 
     def rollback(self, version: int, why: str) -> None:
         """Point at an older version, on the record."""
+        ...
+
+    def newest_release(self) -> dict[str, str] | None:
+        """The last entry of the record: at_ms, action ("publish", "rollback"), version, who, why; None before it."""
+        ...
+
+    def record_held(self, entry: Mapping[str, str]) -> None:
+        """Put a held candidate on the record (`nodes.held.record_of`); moves no pointer and asks for no fence."""
+        ...
+
+    def tell_serving(self, version: int | None, since_ms: int, expires_s: float) -> None:
+        """Say that this process answers with a version (None: the app's prior) since then; forgotten after a while."""
         ...

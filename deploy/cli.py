@@ -21,6 +21,7 @@ VERBS = {
     "train": ("train", "Co-train booster and light net on an example log; checkpoint and publish."),
     "run": ("run", "Live ingest and live training side by side, until SIGTERM."),
     "publish": ("publish", "Publish the light net of a checkpoint."),
+    "versions": ("versions", "List published versions, who serves them, and what the gate held."),
     "rollback": ("rollback", "Point the scorers at an earlier version."),
     "score": ("score", "Answer a file of ad requests with published weights."),
     "serve": ("serve", "Answer ad requests from Kafka with the newest weights, until SIGTERM."),

@@ -25,7 +25,7 @@ def write_live_report(run: RunFolder, app: App, asked: pl.DataFrame) -> None:
     Args:
         run: with summary.json and versions.
         app: whose run it was.
-        asked: one row a request: asked_ms, answered_ms.
+        asked: one row a request: asked_ms, answered_ms, model_version.
 
     Raises:
         ContractError: there is no summary.
@@ -34,7 +34,7 @@ def write_live_report(run: RunFolder, app: App, asked: pl.DataFrame) -> None:
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(
         (files("flows") / "live_report.html.j2").read_text(encoding="utf-8")
     )
-    found = summary["audit"]
+    found, served_ms = summary["audit"], _first_served_ms(asked)
     page = template.render(
         summary=summary,
         style=(files("flows") / "report.css").read_text(encoding="utf-8"),
@@ -42,7 +42,8 @@ def write_live_report(run: RunFolder, app: App, asked: pl.DataFrame) -> None:
         began=_when(versions[0].created_ms) if versions else "no version was published",
         cards=_cards(summary),
         charts={"fresh": _fresh(versions), "answers": _answers(asked)},
-        versions=[_row(one) for one in _some(versions)],
+        versions=[_row(one, served_ms.get(one.version)) for one in _some(versions)],
+        held=[_held(one) for one in summary.get("held", [])],
         verdict="each met the fate that it must, each example stands in the log once"
         if found["exact"]
         else "NOT exact",
@@ -60,6 +61,7 @@ def _cards(summary: Mapping[str, Any]) -> list[dict[str, str]]:
         _card("impressions a second", f"{live['impressions_per_s']:,.0f}", f"for {live['seconds']:.0f} s"),
         _card("freshness after wait", _seconds(live["freshness_after_wait_s_p50"]), "median over examples"),
         _card("99th percentile", _seconds(live["freshness_after_wait_s_p99"]), "of the same"),
+        _card("waiting for the gate", _seconds(live["gate_wait_s_p50"]), "part of it, median over versions"),
         _card("versions", f"{live['versions']}", f"at most {_seconds(live['longest_s_between_versions'])} apart"),
         _card("lost / doubled", f"{live['lost']} / {live['doubled']}", "examples, counted from the topics"),
         _card("requests", f"{requests['requests']:,}", f"{requests['unanswered']} unanswered"),
@@ -100,11 +102,25 @@ def _some(versions: Sequence[Published]) -> Sequence[Published]:
     return versions if len(versions) <= _SHOWN else [*versions[: _SHOWN // 2], *versions[-_SHOWN // 2 :]]
 
 
-def _row(one: Published) -> list[str]:
+def _row(one: Published, served_ms: int | None) -> list[str]:
+    learn_s = None if one.gate_wait_s is None else one.after_wait_s - one.gate_wait_s
+    served_s = None if served_ms is None else max(served_ms - one.created_ms, 0) / 1000
     return [
-        str(one.version), _when(one.created_ms), f"{one.position:,}", f"{one.rows:,}", _seconds(one.after_wait_s),
-        _seconds(one.wait_s_p50), _seconds(one.wait_s_p99),
+        str(one.version), _when(one.created_ms), f"{one.position:,}", f"{one.rows:,}", _seconds(learn_s),
+        _seconds(one.gate_wait_s), _seconds(one.after_wait_s), _seconds(served_s), _seconds(one.wait_s_p50),
+        _seconds(one.wait_s_p99),
     ]  # fmt: skip
+
+
+def _first_served_ms(asked: pl.DataFrame) -> dict[int, int]:
+    """Version -> when its first answer was read."""
+    answered = asked.drop_nulls(["answered_ms", "model_version"])
+    first = answered.group_by("model_version").agg(pl.col("answered_ms").min())
+    return dict(zip(first["model_version"].to_list(), first["answered_ms"].to_list(), strict=True))
+
+
+def _held(one: Mapping[str, Any]) -> list[str]:
+    return [_when(one["at_ms"]), f"{one['position']:,}", one["kind"], one["reason"]]
 
 
 def _example_note(found: Mapping[str, Any]) -> str:

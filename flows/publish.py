@@ -11,6 +11,7 @@ from typing import Any
 from contracts.app import App
 from contracts.errors import ContractError
 from contracts.stores import WeightStore
+from flows.train_start import show_the_past
 from model.checkpoint import load_newest
 from model.export import light_views
 from nodes.clock import now_ms
@@ -58,15 +59,20 @@ def run(
     loaded = load_newest(checkpoints, app.schema_id)
     trainer = CoTrainer(app)
     trainer.restore(loaded)
-    publisher = Publisher(app, store, clock_ms, epoch=store.epoch() or store.take_epoch(), force=force, why=why)
+    publisher = Publisher(
+        app, store, clock_ms, epoch=store.epoch() or store.take_epoch(), force=force, why=why, by_hand=True
+    )
+    log = None if examples is None else ExampleDirectory(examples)
+    if log is not None:
+        show_the_past(publisher, log, trainer.position, app.schema_id)
     publisher.offer(
         light_views(trainer.trainer),
         position=trainer.position,
         step=trainer.step,
         trained_until_ms=trainer.event_time_ms,
     )
-    if examples is not None:
-        for segment in ExampleDirectory(examples).read(trainer.position, app.schema_id):
+    if log is not None:
+        for segment in log.read(trainer.position, app.schema_id):
             if publisher.observe(segment.frame) is not None:
                 break
     publisher.finish()

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from contracts.app import App
 from contracts.errors import UnreachableError
 from contracts.serving import AdResponse
-from contracts.stores import EventLog, WeightStore
+from contracts.stores import EventLog
 from nodes.answer_desk import AnswerDesk
 from nodes.arms import Arms
 from nodes.catalogue import CatalogueSource
@@ -26,6 +26,7 @@ from nodes.paced_commits import PacedCommits
 from nodes.serve_metrics import ServeMetrics
 from nodes.slow_requests import SlowRequests
 from nodes.snapshots import Sink, Snapshots
+from nodes.weight_buffers import ServedStore
 
 _log = logging.getLogger(__name__)
 COMMIT_S = 0.05  # between two commits under load: a crash repeats so much, and a commit costs a round trip
@@ -50,7 +51,7 @@ def serve(
     app: App,
     requests: EventLog,
     responses: EventLog,
-    weights: WeightStore | Mapping[str, WeightStore],
+    weights: ServedStore | Mapping[str, ServedStore],
     *,
     stop: threading.Event,
     clock_ms: Callable[[], int] = now_ms,

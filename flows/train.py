@@ -17,7 +17,7 @@ from contracts.app import App
 from contracts.errors import ContractError
 from contracts.stores import ExampleLog, WeightStore
 from flows.learn_loop import Loop
-from flows.train_start import begin, first_row_at
+from flows.train_start import begin, first_row_at, show_the_past
 from model.checkpoint_writer import CheckpointWriter, Schedule
 from nodes.clock import now_ms
 from nodes.cotrain import CoTrainer, Minibatches
@@ -78,6 +78,8 @@ def run(
             app, log, rows, checkpoints, resume=resume, until_ms=until_ms, called=str(examples)
         )
         publisher = None if store is None else Publisher(app, store, clock_ms)
+        if publisher is not None:
+            show_the_past(publisher, log, trainer.position, app.schema_id)
         minibatches = trainer.minibatches(until_ms)
         settings = app.config.train.checkpoint
         with CheckpointWriter(checkpoints, keep=settings.keep, parent=resumed_from) as writer:

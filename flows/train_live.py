@@ -20,7 +20,7 @@ from contracts.errors import StoreError
 from contracts.segments import FeatureBatch
 from contracts.stores import ExampleLog, WeightStore
 from flows.learn_loop import Loop
-from flows.train_start import begin
+from flows.train_start import begin, show_the_past
 from model.checkpoint_writer import CheckpointWriter, Schedule
 from model.fence import check_epoch
 from nodes.clock import now_ms
@@ -89,6 +89,8 @@ def run(
     publisher = None if store is None else _publisher(app, store, fresh, checkpoints, epoch, clock_ms)
     if store is not None:
         _catch_up(fresh, examples, store, trainer, app.schema_id)
+    if publisher is not None:
+        show_the_past(publisher, examples, trainer.position, app.schema_id)
     minibatches = trainer.minibatches()
     candidates = _ByRowsAndClock(app, trainer, publisher, clock_s, resumed=resumed_from is not None)
     settings = app.config.train.checkpoint

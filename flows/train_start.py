@@ -9,6 +9,8 @@ from model.checkpoint import load_newest
 from model.checkpoint_manifest import names
 from model.fence import claim_epoch
 from nodes.cotrain import CoTrainer
+from nodes.gate.watch import PAST_ROWS
+from nodes.publish import Publisher
 
 
 def begin(
@@ -44,6 +46,26 @@ def begin(
         epoch = claim_epoch(checkpoints)  # only now: a start that is refused must not stop a trainer at work
         if not resume or names(checkpoints) == standing:
             return trainer, None if saved is None else saved.manifest.name, epoch
+
+
+def show_the_past(publisher: Publisher, log: ExampleLog, position: int, schema_id: str) -> None:
+    """Let the gate look at rows that were learnt before this process began, so that it knows what is usual.
+
+    They begin before what the live version had learnt, which was believed: poison that came later, while nobody trained
+    or shortly before, is seen to be different.
+
+    Args:
+        publisher: with no candidate yet.
+        log: the example log.
+        position: rows of it that are learnt.
+        schema_id: of its segments.
+    """
+    believed = position if publisher.live_position is None else min(publisher.live_position, position)
+    start = max(believed - PAST_ROWS, 0)
+    for segment in log.read(start, schema_id) if position > start else ():
+        publisher.observe(segment.frame.head(position - segment.first_row))
+        if segment.next_row >= position:
+            return
 
 
 def _same_log(log: ExampleLog, trainer: CoTrainer, rows: int, called: str) -> None:

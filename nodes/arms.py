@@ -6,10 +6,10 @@ from types import TracebackType
 
 from contracts.app import App
 from contracts.errors import ContractError
-from contracts.stores import WeightStore
 from nodes.catalogue import CatalogueSource
 from nodes.refresh import Refresher
 from nodes.traffic_split import arm_of
+from nodes.weight_buffers import ServedStore
 
 
 def models_of(app: App) -> tuple[str, ...]:
@@ -34,7 +34,7 @@ class Arms:
     def __init__(
         self,
         app: App,
-        stores: Mapping[str, WeightStore],
+        stores: Mapping[str, ServedStore],
         *,
         every_s: float = 1.0,
         catalogue: CatalogueSource | None = None,

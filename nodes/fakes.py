@@ -112,6 +112,8 @@ class MemoryWeights:
         self.held: dict[int, _Held] = {}  #: version -> its bytes
         self.releases: list[tuple[str, int, str]] = []  #: (publish or rollback, version, why)
         self.fail: Exception | None = None  #: raised by every call while it is set
+        self.held_records: list[dict[str, str]] = []  #: candidates held, oldest first
+        self.serving_told: tuple[int | None, int, float] | None = None  #: version, since, expires after
         self._current: int | None = None
         self._epoch = self._last = 0
 
@@ -199,3 +201,21 @@ class MemoryWeights:
         fetch(self, version)
         self._current = version
         self.releases.append(("rollback", version, why))
+
+    def newest_release(self) -> dict[str, str] | None:
+        """The last entry of the record."""
+        self._speak()
+        if not self.releases:
+            return None
+        action, version, why = self.releases[-1]
+        return {"at_ms": str(len(self.releases)), "action": action, "version": str(version), "who": "test", "why": why}
+
+    def record_held(self, entry: Mapping[str, str]) -> None:
+        """Keep a held candidate's entry."""
+        self._speak()
+        self.held_records.append(dict(entry))
+
+    def tell_serving(self, version: int | None, since_ms: int, expires_s: float) -> None:
+        """Keep what was told last."""
+        self._speak()
+        self.serving_told = (version, since_ms, expires_s)

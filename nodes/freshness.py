@@ -1,15 +1,17 @@
 """How fresh each version is: from the moment of an event to the moment at which weights that learnt from it are out.
 
-    event ──label wait + disorder──▶ due ──ingest, training, gate──▶ published
-    └───────────────────────── freshness ─────────────────────────┘
-                                       └──── after wait ───────────┘
+    event ──label wait + disorder──▶ due ──ingest, training──▶ offered ──gate──▶ published
+    └──────────────────────────────── freshness ──────────────────────────────┘
+                                     └──────────────── after wait ────────────┘
+                                     └────── learn ──────────┘└── gate wait ──┘
 
 *Freshness* of a version = when it was published - event time of the newest row that it learnt (wall clock on both
 sides, so it means something only where event time is wall time, as it is live). *After wait* takes off what no system
-can save: the label's wait and the disorder that is allowed. Both judge a version by its best row, so the second figure
-here judges it by all: every example waits from when it is *due* (its label is known and nothing earlier may still
-come) until the first version that contains it is published; p50 and p99 are over examples, of one version or of all.
-When a scorer first serves a version is the scorer's own metric.
+can save, the label's wait and the disorder that is allowed; it is the sum of *learn*, until the version was offered to
+the gate, and *gate wait*, until its window was full and it was out. All these judge a version by its best row, so
+another figure judges it by all: every example waits from when it is *due* (its label is known and nothing earlier may
+still come) until the first version that contains it is published; p50 and p99 are over examples, of one version or of
+all. When a scorer first serves a version is the scorer's own metric.
 """
 
 import json
@@ -46,6 +48,7 @@ class Published(msgspec.Struct, frozen=True, kw_only=True):
     created_ms: int  #: published
     freshness_s: float
     after_wait_s: float  #: freshness less label wait and disorder
+    gate_wait_s: float | None = None  #: the part of it from the offer to the gate until published
     rows: int  #: examples that it is the first version to contain
     wait_s_p50: float | None  #: of those, from due to published
     wait_s_p99: float | None
@@ -82,11 +85,16 @@ def quantile_s(waits: dict[str, int], share: float) -> float | None:
 
 
 def summed(versions: Iterable[Published]) -> dict[str, Any]:
-    """The figures of many versions: how many, over how many examples, and p50 and p99 of their waits in seconds."""
+    """The figures of many versions: how many, over how many examples, p50 and p99 of the examples' waits in seconds.
+
+    The gate's wait is part of those; its median over versions stands beside.
+    """
     waits: dict[str, int] = {}
+    gate_waits_s: list[float] = []
     count = 0
     for one in versions:
         count += 1
+        gate_waits_s += [] if one.gate_wait_s is None else [one.gate_wait_s]
         for name, rows in one.waits.items():
             waits[name] = waits.get(name, 0) + rows
     return {
@@ -94,6 +102,7 @@ def summed(versions: Iterable[Published]) -> dict[str, Any]:
         "examples": sum(waits.values()),
         "freshness_after_wait_s_p50": quantile_s(waits, 0.5),
         "freshness_after_wait_s_p99": quantile_s(waits, 0.99),
+        "gate_wait_s_p50": float(np.median(gate_waits_s)) if gate_waits_s else None,
     }
 
 
@@ -143,6 +152,7 @@ class Freshness:
             return None
         waits = self._take(manifest)
         old_ms = manifest.created_ms - manifest.trained_until_ms
+        gate_wait_s = manifest.gate.get("gate_wait_s")
         made = Published(
             version=manifest.version,
             epoch=manifest.epoch,
@@ -152,6 +162,7 @@ class Freshness:
             created_ms=manifest.created_ms,
             freshness_s=old_ms / 1000,
             after_wait_s=(old_ms - settle_ms(self._app)) / 1000,
+            gate_wait_s=None if gate_wait_s is None else float(gate_wait_s),
             rows=sum(waits.values()),
             wait_s_p50=quantile_s(waits, 0.5),
             wait_s_p99=quantile_s(waits, 0.99),

@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from contracts.errors import StoreError
@@ -58,6 +58,18 @@ class HastyWeights:
     def rollback(self, version: int, why: str) -> None:
         """As the store's."""
         self._asked(lambda: self._store.rollback(version, why))
+
+    def newest_release(self) -> dict[str, str] | None:
+        """As the store's."""
+        return self._asked(self._store.newest_release)
+
+    def record_held(self, entry: Mapping[str, str]) -> None:
+        """As the store's."""
+        self._asked(lambda: self._store.record_held(entry))
+
+    def tell_serving(self, version: int | None, since_ms: int, expires_s: float) -> None:
+        """As the store's."""
+        self._asked(lambda: self._store.tell_serving(version, since_ms, expires_s))
 
     def _asked(self, call: Callable[[], Answer]) -> Answer:
         if self._hanging is not None and self._hanging.is_alive():

@@ -12,9 +12,8 @@ from contracts.errors import CorruptError, NotWholeError, SchemaMismatchError, S
 from contracts.stores import WeightStore
 from contracts.weights import TouchedRows, WeightManifest, Weights
 from nodes.clock import now_ms
-from nodes.delayed import judged
-from nodes.gate import Decision, Window, hold_kind, judge
-from nodes.light_numpy import LightNet, chance, one_thread
+from nodes.gate import Decision, Examiner, Fault
+from nodes.held import RollbackHold, record_of
 from nodes.live_terms import LiveTerms
 from nodes.pack import Figures, Snapshot, pack
 from nodes.pack_deltas import Packer
@@ -35,6 +34,7 @@ class Publisher:
         epoch: fence epoch; a new one is taken by default, which shuts out every earlier publisher.
         force: publish whatever the gate says (NaN is refused all the same).
         why: stands in the stream of releases beside the gate's word.
+        by_hand: an operator asks for this version: a rollback before it does not hold it.
         live: the terms of live training; the store may then be away at the start too.
 
     A store that cannot be reached holds a version and does not stop the trainer; `finish` tries the newest one again.
@@ -52,6 +52,7 @@ class Publisher:
         epoch: int | None = None,
         force: bool = False,
         why: str = "",
+        by_hand: bool = False,
         live: LiveTerms | None = None,
     ) -> None:
         self._app, self._store, self._clock_ms = app, store, clock_ms
@@ -62,24 +63,20 @@ class Publisher:
         self.held_by: Counter[str] = Counter()  #: kind of reason -> candidates not published
         self.live_position: int | None = None  #: rows that the live version had learnt, when it was last looked at
         self._force, self._why = force, why
-        self._settings = app.config.publish.gate
-        self._packer = Packer(app)
+        self._examiner, self._packer = Examiner(app), Packer(app)
         self._offered: Snapshot | None = None
-        self._candidate, self._live_window = Window(), Window()
-        self._candidate_net: LightNet | None = None
-        self._live_net: LightNet | None = None
+        self._offered_ms = 0
         self._live: Weights | None = None  # what the next candidate may be a delta of
-        self._live_link = "sigmoid"
         self._live_version: int | None = None
+        self._rollback = RollbackHold(store, 0.0 if by_hand else app.config.publish.rollback_hold_s)
         self._unsent: tuple[Snapshot, Figures] | None = None
-        if live is None:
+        try:
             self._owned_epoch()
-        else:
-            self._refresh_live()
-            try:
-                self._owned_epoch()
-            except StoreError as error:
-                log.warning("%s; training goes on, and versions go out once it can be reached", error)
+        except StoreError as error:
+            if live is None:
+                raise
+            log.warning("%s; training goes on, and versions go out once it can be reached", error)
+        self._refresh_live()
 
     @property
     def judging(self) -> bool:
@@ -115,18 +112,24 @@ class Publisher:
             CorruptError: the arrays do not fit the app's features.
         """
         if self._offered is not None:
-            self._hold(self._offered.position, self._offered.step, "a newer candidate came before its window was full")
-            self._offered = self._candidate_net = None
+            overtaken = Fault("superseded", "a newer candidate came before its window was full")
+            self._hold(self._offered.position, self._offered.step, overtaken)
+        self._offered, self._offered_ms = None, self._clock_ms()
+        self._examiner.end()
         self._refresh_live()
         made = self._packer.pack(
             arrays, self._live, position=position, step=step, trained_until_ms=trained_until_ms, touched=touched,
             evicted=evicted,
         )  # fmt: skip
         if isinstance(made, str):
-            self._hold(position, step, made)
+            self._hold(position, step, Fault("norms", made))
             return
-        self._offered, self._candidate_net = made, LightNet(self._app.layout, made.arrays)
-        self._candidate, self._live_window = Window(), Window()
+        outgrown = self._examiner.begin(made.arrays)
+        if outgrown is not None and not self._force:
+            self._examiner.end()
+            self._hold(position, step, outgrown)
+            return
+        self._offered = made
 
     def observe(self, frame: pl.DataFrame) -> Decision | None:
         """Rows about to be learnt: candidate and live version are scored on them; a full window decides.
@@ -140,20 +143,7 @@ class Publisher:
         Raises:
             FencedError: a publisher with a newer epoch has taken over; stop training.
         """
-        if self._offered is None or self._candidate_net is None:
-            return None
-        rows = frame.head(self._settings.window_rows - self._candidate.rows)
-        labels = self._app.config.labels
-        at, label, sign = judged(rows, labels.mode)
-        weight = _weight(rows, self._app)[at] * sign
-        with one_thread():
-            self._candidate.add(label, chance(self._candidate_net.logits(rows), labels.link)[at], weight)
-            if self._live_net is not None:
-                live = chance(self._live_net.logits(rows), self._live_link)[at]
-            else:
-                live = np.full(label.size, self._app.config.serving.prior_ctr)
-        self._live_window.add(label, live, weight)
-        return self._decide() if self._candidate.rows >= self._settings.window_rows else None
+        return self._decide() if self._examiner.observe(frame) else None
 
     def finish(self) -> Decision | None:
         """The log has ended: judge a waiting candidate on what it saw, and send again what the store refused.
@@ -169,26 +159,36 @@ class Publisher:
         return made
 
     def _decide(self) -> Decision:
-        snapshot, self._offered, self._candidate_net = self._offered, None, None
+        snapshot, self._offered = self._offered, None
         assert snapshot is not None  # noqa: S101
-        figures = self._figures()
-        wrong = judge(self._candidate, self._live_window, self._settings, live_is_version=self._live_net is not None)
+        wrong = self._rollback.fault(self._clock_ms()) or self._examiner.verdict()
+        figures = self._examiner.figures() | {
+            "live_version": None if self._live_version is None else float(self._live_version),
+            "offered_ms": float(self._offered_ms),
+        }
+        self._examiner.end()
         if wrong is not None and not self._force:
             return self._hold(snapshot.position, snapshot.step, wrong, figures)
         figures["reason"] = "; ".join(
-            part for part in (self._why, "passed the gate" if wrong is None else f"forced, although {wrong}") if part
+            part
+            for part in (self._why, "passed the gate" if wrong is None else f"forced, although {wrong.reason}")
+            if part
         )
+        if wrong is not None:
+            figures["forced"] = wrong.kind
+            log.warning("row %d is published by force, although %s", snapshot.position, wrong.reason)
         try:
             return self._send(snapshot, figures)
         except StoreError as error:
             self._unsent = (snapshot, figures)
             self._packer.let_go()
-            return self._hold(snapshot.position, snapshot.step, str(error), figures)
+            return self._hold(snapshot.position, snapshot.step, Fault("store", str(error)), figures)
 
     def _send(self, snapshot: Snapshot, figures: Figures) -> Decision:
         if self._terms is not None:
             self._terms.still_ours()
         epoch, created_ms = self._owned_epoch(), self._clock_ms()
+        figures["gate_wait_s"] = (created_ms - float(figures["offered_ms"] or 0)) / 1000
         if self._terms is not None:
             old_ms = created_ms - snapshot.trained_until_ms
             figures["freshness_s"] = old_ms / 1000
@@ -205,20 +205,34 @@ class Publisher:
         if live != made.version:  # publishing the same again is a no-op, and never undoes a rollback
             self._refresh_live()
             again = (
-                f"it is version {made.version} again, but version {live} was made live since; `rocket rollback` to it"
+                Fault(
+                    "rolled_back",
+                    f"it is version {made.version} again, but version {live} was made live since; `rocket rollback` "
+                    "to it",
+                )
                 if live is not None
-                else f"it was version {made.version} when the store was emptied; the next one goes out anew"
+                else Fault(
+                    "emptied", f"it was version {made.version} when the store was emptied; the next one goes out anew"
+                )
             )
             return self._hold(snapshot.position, snapshot.step, again, figures)
         self._live_version, self.live_position = made.version, made.position
-        self._live, self._live_link = Weights(made, snapshot.arrays), made.link
-        self._live_net = LightNet(self._app.layout, snapshot.arrays)
+        self._live = Weights(made, snapshot.arrays)
+        self._examiner.live_is(snapshot.arrays, made.link)
         self._packer.published(snapshot, made)
         self.published += 1
         if self._terms is not None:
             self._terms.on_published(made)
         return self._decided(
-            Decision("published", str(figures["reason"]), snapshot.position, snapshot.step, made.version, figures)
+            Decision(
+                "published",
+                str(figures["reason"]),
+                snapshot.position,
+                snapshot.step,
+                made.version,
+                figures,
+                at_ms=created_ms,
+            )
         )
 
     def _stored(self, snapshot: Snapshot, epoch: int, created_ms: int, figures: Figures) -> WeightManifest:
@@ -233,56 +247,42 @@ class Publisher:
             self._epoch = self._store.take_epoch(0 if self._terms is None else self._terms.after_epoch)
         return self._epoch
 
-    def _hold(self, position: int, step: int, reason: str, figures: Figures | None = None) -> Decision:
-        self.held_by[hold_kind(reason)] += 1
-        return self._decided(Decision("held", reason, position, step, None, figures or {}))
+    def _hold(self, position: int, step: int, fault: Fault, figures: Figures | None = None) -> Decision:
+        self.held_by[fault.kind] += 1
+        made = Decision(
+            "held", fault.reason, position, step, None, figures or {}, kind=fault.kind, at_ms=self._clock_ms()
+        )
+        if fault.kind != "store":  # which is away
+            try:
+                self._store.record_held(record_of(made))
+            except StoreError as error:
+                log.warning("%s; that row %d was held (%s) is not on its record", error, position, fault.reason)
+        return self._decided(made)
 
     def _decided(self, decision: Decision) -> Decision:
         self.decisions.append(decision)
         del self.decisions[:-_DECISIONS_KEPT]
         return decision
 
-    def _figures(self) -> Figures:
-        found: Figures = {
-            "window_rows": float(self._candidate.rows),
-            "logloss": self._candidate.logloss if self._candidate.rows else None,
-            "calibration": self._candidate.calibration,
-            "max_abs_logit": self._candidate.max_abs_logit,
-            "label_rate": self._candidate.clicks / self._candidate.weight if self._candidate.weight else None,
-            "live_version": None if self._live_version is None else float(self._live_version),
-            "ne": self._candidate.ne if self._candidate.rows else None,
-            "live_ne": self._live_window.ne if self._live_window.rows else None,
-            "live_logloss": self._live_window.logloss if self._live_window.rows else None,
-            "live_calibration": self._live_window.calibration,
-        }
-        for name, value in found.items():  # JSON has no NaN
-            found[name] = value if value is None or np.isfinite(float(value)) else None
-        return found
-
     def _refresh_live(self) -> None:
         """The version that the pointer names now: it may have been rolled back, or be another publisher's."""
         try:
             version = self._store.current_version()
             if version is None:
-                self._live_net = self._live = self._live_version = self.live_position = None
+                self._live = self._live_version = self.live_position = None
+                self._examiner.live_is(None)
                 return
             if version == self._live_version:
                 return
             weights: Weights = self._store.fetch(version)
             usable = weights.manifest.schema_id == self._app.schema_id
-            self._live_net = LightNet(self._app.layout, weights.arrays) if usable else None
             self._live = weights if usable else None
-            self._live_link = weights.manifest.link
+            self._examiner.live_is(weights.arrays if usable else None, weights.manifest.link)
+            if "forced" in weights.manifest.gate:
+                self._examiner.believe_anew()
             self.live_position = weights.manifest.position if usable else None
             self._live_version = version
         except (CorruptError, SchemaMismatchError):
             self._live = None  # nothing is built upon what cannot be read
         except StoreError:
             return  # what was live when the store was last seen is the best yardstick left
-
-
-def _weight(rows: pl.DataFrame, app: App) -> np.ndarray:
-    """What each row counts for, so that the window looks like unsampled traffic."""
-    sampling = app.config.sampling
-    weight = pl.col("weight") / pl.col("kept_rate") if sampling.correction == "logit" else pl.col("weight")
-    return rows.select(weight.cast(pl.Float64)).to_series().to_numpy()

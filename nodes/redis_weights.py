@@ -23,6 +23,7 @@ from contracts.weights import WeightManifest
 from nodes import redis_scripts as lua
 from nodes.chains import chain_of, dependents, same_arrays
 from nodes.redis_errors import speaking
+from nodes.redis_serving import ServingRecords
 from nodes.redis_versions import RedisVersions
 from nodes.verify_weights import encoded, manifest_bytes, read_manifest
 
@@ -34,7 +35,7 @@ _ALSO_COMPARED = 32
 _SENT_BYTES = 4_194_304
 
 
-class RedisWeights(RedisVersions):
+class RedisWeights(RedisVersions, ServingRecords):
     """A `WeightStore` in Redis or Valkey.
 
     Args:

@@ -1,22 +1,23 @@
 """A scorer that is always whole: a thread fetches, verifies and warms up each newer version, then swaps it in."""
 
+import contextlib
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
-import msgspec
-
 from contracts.app import App
 from contracts.errors import RocketError, StoreError
-from contracts.stores import WeightStore
 from contracts.weights import Weights
 from nodes.catalogue import Catalogue, CatalogueSource
+from nodes.clock import now_ms
 from nodes.score import LightScorer
+from nodes.weight_buffers import ServedStore, WeightBuffers
 
 #: A version that was refused is tried again after so many looks: it may have been published anew.
 _PATIENCE = 30
+_TOLD_S = 10.0  # what is served here is forgotten that long after it was told last, at least
 _FIRST_LOOK_S, _LAST_LOOK_S = 2.0, 3.0  # how long the scorer's start and its end wait for the store
 
 
@@ -36,10 +37,10 @@ class Refresher:
     """
 
     def __init__(
-        self, app: App, weights: WeightStore, *, every_s: float = 1.0, catalogue: CatalogueSource | None = None
+        self, app: App, weights: ServedStore, *, every_s: float = 1.0, catalogue: CatalogueSource | None = None
     ) -> None:
         self._app, self._weights, self._every_s, self._catalogue = app, weights, every_s, catalogue
-        self._handed: Weights | None = None  # by the store, the last time
+        self._buffers = WeightBuffers(weights)
         self._used: Weights | None = None  # by `scorer`
         self._held: list[LightScorer] = []
         self._leases = threading.Condition()
@@ -50,6 +51,7 @@ class Refresher:
         self.refused: Counter[str] = Counter()  #: kind of error -> how often
         self.last_refusal: str | None = None  #: the newest of them, in a sentence
         self._shunned: tuple[int, int] | None = None  # a refused version, and looks until it is tried again
+        self._since_ms = now_ms()  # when what answers began to
         self._stop, self._looked = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="refresh-weights", daemon=True)
 
@@ -84,20 +86,22 @@ class Refresher:
     def look(self) -> bool:
         """Swap in the version that the pointer names if it is another and fits; True when it did."""
         self._look_at_items()
-        version = None
+        version = weights = None
         try:
             version = self._weights.current_version()
             if version is None or version == self.scorer.version or self._shuns(version):
                 return False
             self._await_leases()
-            weights = self._fetched(version)
+            weights = self._buffers.advance(version)
             self._swap(LightScorer(self._app, weights, self.scorer.catalogue, before=self.scorer), weights)
         except RocketError as error:
             self._refuse(error)
+            if weights is not None:  # the next one is written there, and not over those in use
+                self._buffers.release(weights)
             if version is not None and not isinstance(error, StoreError):
                 self._shunned = (version, _PATIENCE)
             return False
-        self._shunned = None
+        self._shunned, self._since_ms = None, now_ms()
         self.swaps += 1
         return True
 
@@ -115,13 +119,6 @@ class Refresher:
 
     def _items(self) -> Catalogue | None:
         return None if self._catalogue is None else self._catalogue.latest()
-
-    def _fetched(self, version: int) -> Weights:
-        """A version; what it says has changed is believed only where it was compared with what is in use."""
-        compared, self._handed = self._handed, None
-        weights = self._weights.fetch(version)
-        self._handed = weights
-        return weights if compared is self._used else msgspec.structs.replace(weights, changed=None)
 
     def _swap(self, scorer: LightScorer, weights: Weights | None) -> None:
         if self.sample is not None:
@@ -145,8 +142,15 @@ class Refresher:
         self._shunned = (version, self._shunned[1] - 1)
         return self._shunned[1] > 0
 
+    def _tell(self) -> None:
+        """Say in the store what is served here, for `rocket versions`; a store that is away is told the next time."""
+        with contextlib.suppress(RocketError):
+            self._weights.tell_serving(self.scorer.version, self._since_ms, max(10 * self._every_s, _TOLD_S))
+
     def _run(self) -> None:
         self.look()
         self._looked.set()
+        self._tell()
         while not self._stop.wait(self._every_s):
             self.look()
+            self._tell()

@@ -23,6 +23,7 @@ _NEWEST = {
     "ctr_train_version": ("version", "Newest version published."),
     "ctr_train_freshness_seconds": ("freshness_s", "Newest version: published - event time of its newest row."),
     "ctr_train_after_wait_seconds": ("after_wait_s", "The same, less label wait and disorder."),
+    "ctr_train_gate_wait_seconds": ("gate_wait_s", "The part of it that the gate took: from offered to published."),
 }
 
 
@@ -61,7 +62,7 @@ class TrainMetrics:
         newest = figures["newest"] or {}
         for gauges, told in ((self._shown, figures), (self._newest, newest)):
             for key, gauge in gauges.items():
-                if key in told:
+                if told.get(key) is not None:
                     gauge.set(told[key])
         for share in ("p50", "p99"):
             if newest.get(f"wait_s_{share}") is not None:

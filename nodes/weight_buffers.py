@@ -9,6 +9,7 @@ from typing import Protocol
 import msgspec
 import numpy as np
 
+from contracts.stores import WeightStore
 from contracts.weights import Weights
 from nodes.chains import Steps, tables_of
 from nodes.deltas import rows_apart
@@ -20,6 +21,10 @@ class SteppingStore(Protocol):
     def steps(self, version: int, base: Weights | None = None, into: Mapping[str, np.ndarray] | None = None) -> Steps:
         """What leads to a version from the base, or from a full one: verified, not applied."""
         ...
+
+
+class ServedStore(SteppingStore, WeightStore, Protocol):
+    """A weight store that a scorer follows."""
 
 
 class WeightBuffers:

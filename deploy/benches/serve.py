@@ -1,4 +1,4 @@
-"""Serving: percentiles in process against other ways to score, and through Kafka against a service that only answers."""
+"""Serving: percentiles in process against other ways to score, and through Kafka against a service that echoes."""
 
 from typing import Any
 

@@ -27,11 +27,13 @@ from flows import audit
 from flows.live_report import write_live_report
 from flows.progress import Progress
 from flows.run_folder import RunFolder
+from flows.versions import listed
 from flows.watch_memory import PeakMemory
 from nodes.clock import now_ms
 from nodes.example_log import ExampleDirectory
 from nodes.freshness import read_versions, summed
 from nodes.source import read_events
+from nodes.weight_stores import open_weights
 
 #: What a demo sets over the app: short waits, so that a minute shows the loop turn many times.
 LIVE = (
@@ -114,7 +116,9 @@ def run(
         checkpoints=folder.checkpoints,
         ledger=folder.ledger,
     )
-    summary = _summary(app, folder, sender, found, asked, stopped) | {"peak_rss_mb": memory.mb}
+    with open_weights(stack["redis"], app.name) as store:
+        held = [one for one in listed(store)["held"] if one["at_ms"] >= (sender.first_ms or 0)]
+    summary = _summary(app, folder, sender, found, asked, stopped) | {"peak_rss_mb": memory.mb, "held": held}
     folder.write_json("summary.json", summary)
     write_live_report(folder, app, asked)
     return summary
@@ -207,6 +211,7 @@ def _summary(
             "impressions_per_s": sender.sent["impressions"] / span_s if span_s else 0.0,
             "freshness_after_wait_s_p50": fresh["freshness_after_wait_s_p50"],
             "freshness_after_wait_s_p99": fresh["freshness_after_wait_s_p99"],
+            "gate_wait_s_p50": fresh["gate_wait_s_p50"],
             "versions": fresh["versions"],
             "longest_s_between_versions": max(gaps, default=None),
             "lost": found["lost"],

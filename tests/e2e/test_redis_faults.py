@@ -255,7 +255,7 @@ def test_the_commands_score_and_roll_back_on_one_folder(tmp_path: Path) -> None:
     assert len(out.read_text().splitlines()) == 6
     done = rocket("rollback", "--weights", weights, "--to", "1", "--why", "drill", "--json")
     assert json.loads(done.stdout.splitlines()[-1]) == {
-        "model": "adsim", "from": 2, "to": 1, "why": "drill", "held": [1, 2],
+        "model": "adsim", "from": 2, "to": 1, "why": "drill", "held": [1, 2], "serving": [],
     }  # fmt: skip
     assert "answered by version 1" in rocket(*scores).stdout
 

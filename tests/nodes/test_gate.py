@@ -23,7 +23,8 @@ def test_a_candidate_beyond_the_allowed_increase_is_held_with_both_figures() -> 
     worse, live = window([1, 0], [0.5, 0.5]), window([1, 0], [0.6, 0.4])
     assert judge(worse, live, Gate(max_logloss_increase=0.5)) is None
     assert judge(worse, live, Gate(max_logloss_increase=0.3)) == (
-        "logloss 0.6931 is more than 30 % above the 0.5108 of what is live"
+        "logloss",
+        "logloss 0.6931 is more than 30 % above the 0.5108 of what is live",
     )
 
 

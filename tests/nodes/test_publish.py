@@ -14,7 +14,7 @@ from nodes.publish import Publisher, Snapshot, pack
 
 @pytest.fixture(scope="module")
 def app() -> App:
-    return load_app("adsim", {"publish": {"gate": {"window_rows": 400}}})
+    return load_app("adsim", {"publish": {"rollback_hold_s": 0, "gate": {"window_rows": 400}}})
 
 
 def labelled(app: App, arrays: dict[str, np.ndarray], rows: int, seed: int = 0) -> pl.DataFrame:
