@@ -37,7 +37,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "ingest": {"disorder_s": 1, "shards": 2},
     "live": {"slot_s": 0.5, "idle_s": 3, "position_every_s": 0.5},
     "publish": {"every_s": 1},
-    "publish.gate": {"window_rows": 128, "max_logloss_increase": 9, "calibration": [0.01, 99.0]},
+    "publish.gate": {
+        "window_rows": 128,
+        "max_logloss_increase": 9,
+        "calibration": [0.01, 99.0],
+        "max_live_ne": 99,
+        "max_label_shift": 9,
+        "max_prior_shift": 9,
+    },
     "train.checkpoint": {"every_s": 0.5, "keep": 4},
 }
 SETS = [f"{section}.{name}={value}" for section, some in SETTINGS.items() for name, value in some.items()]

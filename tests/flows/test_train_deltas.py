@@ -11,7 +11,10 @@ from nodes.fakes import MemoryWeights
 from tests.nodes.tiny_nets import bits
 from tests.random_examples import START_MS, random_examples, small_app, write_log
 
-LAX = {"window_rows": 64, "max_logloss_increase": 99.0, "calibration": [0.0, 1e9]}
+LAX = {
+    "window_rows": 64, "max_logloss_increase": 99.0, "calibration": [0.0, 1e9], "max_live_ne": 99.0,
+    "max_label_shift": 99.0, "max_prior_shift": 99.0, "max_norm_growth": 1e9, "max_missing_rise": 1.0, "frozen_share": 1.0,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -22,11 +25,6 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> App:
 @pytest.fixture(scope="module")
 def log(app: App, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_log(tmp_path_factory.mktemp("log") / "examples", app, random_examples(app, 1500))
-
-
-@pytest.fixture(autouse=True)
-def _believed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nodes.gate.LIVE_NE_BELIEVED", 99.0)
 
 
 def trained(app: App, log: Path, folder: Path, parts: int, **publish: Any) -> dict[int, tuple[str, dict[str, bytes]]]:

@@ -4,15 +4,15 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
 import numpy as np
 import polars as pl
 import pytest
 
 from contracts.app import App, load_app
-from contracts.errors import StoreError
+from contracts.errors import CorruptError, StoreError
 from contracts.weights import Weights
 from nodes.catalogue import Catalogue, item_contract
+from nodes.chains import Steps
 from nodes.fake_traffic import light_arrays, requests
 from nodes.fakes import MemoryWeights
 from nodes.publish import Publisher
@@ -26,15 +26,14 @@ def app() -> App:
 
 
 class Store(MemoryWeights):
-    """Says what changed, as a store that fetched a delta does."""
+    """Says when it is read."""
 
-    changed: dict[str, np.ndarray] | None = None
     on_fetch: Callable[[], None] | None = None
 
-    def fetch(self, version: int | None = None, **known: Any) -> Weights:
+    def steps(self, *asked: Any, **known: Any) -> Steps:
         if self.on_fetch is not None:
             self.on_fetch()
-        return msgspec.structs.replace(super().fetch(version), changed=self.changed)
+        return super().steps(*asked, **known)
 
 
 def publish(app: App, store: MemoryWeights, number: int, arrays: dict[str, np.ndarray] | None = None) -> None:
@@ -126,7 +125,6 @@ def test_only_items_that_read_a_changed_row_are_computed_again(app: App) -> None
     assert refresher.scorer.items is not None
     row = int(refresher.scorer.items.ids_NF[7, 0])
     arrays["embedding"][row] += 1
-    store.changed = {"embedding": np.array([row]), "wide": np.zeros(0, np.int64)}
     publish(app, store, 2, arrays)
     assert refresher.look()
     vectors = refresher.scorer.items
@@ -135,7 +133,8 @@ def test_only_items_that_read_a_changed_row_are_computed_again(app: App) -> None
     np.testing.assert_allclose(vectors.first_NH, whole(app, store.fetch(2), source.now).first_NH, atol=1e-6)
 
 
-def test_what_changed_is_not_believed_after_a_version_that_was_refused(app: App) -> None:
+@pytest.mark.parametrize("when", ["as it is read", "as a scorer is made of it"])
+def test_after_a_version_that_was_refused_the_next_is_told_against_what_is_used(app: App, when: str) -> None:
     store, source = Store(app.name), Growing(Catalogue(app, items(app, 50)))
     arrays = light_arrays(app, 1)
     publish(app, store, 1, arrays)
@@ -145,16 +144,27 @@ def test_what_changed_is_not_believed_after_a_version_that_was_refused(app: App)
     row = int(refresher.scorer.items.ids_NF[7, 0])
     arrays["embedding"][row] += 1
     publish(app, store, 2, arrays)
-    store.held[2].chunks[0] = b"x"
-    assert not refresher.look()
-    store.changed = {"embedding": np.zeros(0, np.int64)}  # nothing, compared with version 2
+    if when == "as it is read":
+        store.held[2].chunks[0] = b"x"
+        assert not refresher.look()
+    else:
+        refresher.sample = b"{}"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(LightScorer, "answer", refused)
+            assert not refresher.look()
     publish(app, store, 3, {name: array.copy() for name, array in arrays.items()})
-    assert refresher.look()
-    assert refresher.scorer.items is not None
-    assert refresher.scorer.items.computed == 50
-    np.testing.assert_allclose(
-        refresher.scorer.items.first_NH, whole(app, store.fetch(3), source.now).first_NH, atol=1e-6
-    )
+    with refresher.hold() as before:
+        told = before.score(requests(app, 3, 5), now_ms=0).logit.tolist()
+        assert refresher.look(), "it is written where the refused one was"
+        assert before.score(requests(app, 3, 5), now_ms=0).logit.tolist() == told
+    vectors = refresher.scorer.items
+    assert vectors is not None
+    assert 1 <= vectors.computed < 50
+    np.testing.assert_allclose(vectors.first_NH, whole(app, store.fetch(3), source.now).first_NH, atol=1e-6)
+
+
+def refused(*_: Any, **__: Any) -> None:
+    raise CorruptError("warming up fails")
 
 
 def whole(app: App, weights: Weights, catalogue: Catalogue) -> Any:
