@@ -13,7 +13,8 @@ from tests.random_examples import START_MS, random_examples, small_app, write_lo
 
 LAX = {
     "window_rows": 64, "max_logloss_increase": 99.0, "calibration": [0.0, 1e9], "max_live_ne": 99.0,
-    "max_label_shift": 99.0, "max_prior_shift": 99.0, "max_norm_growth": 1e9, "max_missing_rise": 1.0, "frozen_share": 1.0,
+    "max_label_shift": 99.0, "max_prior_shift": 99.0, "max_norm_growth": 1e9, "max_missing_rise": 1.0,
+    "frozen_share": 1.0,
 }  # fmt: skip
 
 
