@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.e2e
 _WIDTH = 280
 #: Of the weights as float32, after swaps, and at most: those in use and those being fetched; the bytes that these come
 #: in, read and joined (half each in fp16), and what says which of their numbers are finite.
-_COPIES, _COPIES_AT_MOST = 2.2, 3.7
+_COPIES, _COPIES_AT_MOST = 2.2, 2.7
 _PROGRAM_MB = 150.0
 
 
@@ -77,6 +77,11 @@ def publish(app: App, store: RedisWeights, arrays: dict[str, np.ndarray], number
     return version
 
 
+def _later(look: Callable[[], float]) -> float:
+    time.sleep(0.05)
+    return look()
+
+
 def test_memory_stays_within_copies_of_the_weights_over_swaps(
     kafka: KafkaBroker, valkey_url: str, store: RedisWeights, app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,7 +106,7 @@ def test_memory_stays_within_copies_of_the_weights_over_swaps(
                 while answer.model_version != version and time.monotonic() < until_s:
                     ((answer,),) = asker.ask(ask(app, 1, name=f"v{number}-{time.monotonic_ns()}"))
                 assert answer.model_version == version
-            settled_mb = peak.now_mb()
+            settled_mb = min(_later(peak.now_mb) for _ in range(20))
         told = (
             f"ready after {ready_s:.2f} s, {settled_mb:.0f} MB, at most {peak.mb:.0f} MB; weights {weights_mb:.0f} MB"
         )
