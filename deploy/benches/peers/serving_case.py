@@ -1,7 +1,7 @@
 """The case of the serving bench: 26 id fields of width 16 over a 64-32 tower, 13 of them of the item."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -11,6 +11,7 @@ from contracts.app import App, load_app
 from contracts.columns import Column, Part, Role, Side
 from contracts.features import Feature
 from contracts.weights import Weights
+from nodes.chains import Steps
 from nodes.fake_traffic import light_arrays
 from nodes.fakes import MemoryWeights
 from nodes.publish import Publisher
@@ -88,9 +89,17 @@ class EndlessVersions(MemoryWeights):
 
     def fetch(self, version: int | None = None, *, base: Weights | None = None) -> Weights:
         """The same numbers under another version."""
-        found = super().fetch(1)
-        manifest = msgspec.structs.replace(found.manifest, version=version or 1, created_ms=_NEVER_STALE_MS)
-        return msgspec.structs.replace(found, manifest=manifest)
+        return _under(super().fetch(1), version or 1)
+
+    def steps(self, version: int, base: Weights | None = None, into: Mapping[str, np.ndarray] | None = None) -> Steps:
+        """The same numbers, read whole, under another version."""
+        found = super().steps(1, None, into)
+        return dataclasses.replace(found, start=_under(found.start, version))
+
+
+def _under(weights: Weights, version: int) -> Weights:
+    manifest = msgspec.structs.replace(weights.manifest, version=version, created_ms=_NEVER_STALE_MS)
+    return msgspec.structs.replace(weights, manifest=manifest)
 
 
 def _column(name: str, side: Side, within: Part) -> Column:
