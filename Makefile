@@ -34,8 +34,11 @@ endif
 run: $(READY) ## the main job: simulate, ingest, co-train, publish, score, report
 	$(BIN)/rocket demo --out runs/demo
 
+# Files of tests that run side by side, each with servers of its own.
+JOBS ?= 2
+
 test: check ## everything that CI runs
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist loadfile --durations 15
 	$(BIN)/rocket bench --quick join
 
 test-long: check ## the long forms too: more kills, more random batches
