@@ -108,6 +108,7 @@ def test_a_backlog_hours_apart_is_caught_up_with_exactly(kafka: KafkaBroker, tmp
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("runner", ["prism", "flink"])
 def test_a_million_events_hours_apart_are_caught_up_with_in_bounded_state(
     kafka: KafkaBroker, tmp_path: Path, runner: str, request: pytest.FixtureRequest

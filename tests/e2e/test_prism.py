@@ -14,7 +14,7 @@ import apache_beam as beam
 import psutil
 import pytest
 
-from contracts.errors import ContractError, StoreError
+from contracts.errors import ContractError, RunnerCrashedError
 from flows.prism import Prism
 from flows.runners import live_pipeline, start
 from nodes.join_clicks import JoinClicks
@@ -97,7 +97,7 @@ def test_a_prism_that_dies_in_a_run_is_one_sentence(capfd):
         while not KEPT[key] and time.monotonic() < until:
             time.sleep(0.05)
         os.kill(running._prism.pid, signal.SIGKILL)
-        with pytest.raises(StoreError, match=r"^the runner: it ended or cannot be reached any more \(.+\)$"):
+        with pytest.raises(RunnerCrashedError, match="^Prism ended in the middle of the run$"):
             running.wait()
     KEPT.pop(key)
     assert capfd.readouterr() == ("", "")
