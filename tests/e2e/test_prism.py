@@ -97,7 +97,7 @@ def test_a_prism_that_dies_in_a_run_is_one_sentence(capfd):
         while not KEPT[key] and time.monotonic() < until:
             time.sleep(0.05)
         os.kill(running._prism.pid, signal.SIGKILL)
-        with pytest.raises(RunnerCrashedError, match="^Prism ended in the middle of the run$"):
+        with pytest.raises(RunnerCrashedError, match=r"^Prism ended in the middle of the run$"):
             running.wait()
     KEPT.pop(key)
     assert capfd.readouterr() == ("", "")
