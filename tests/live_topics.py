@@ -1,5 +1,6 @@
 """Simulated traffic in real topics, skewed as a catch-up meets it, and `rocket ingest` on it as a process."""
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -97,8 +98,9 @@ class LiveIngest:
     def kill_prism(self) -> None:
         """SIGKILL of its runner."""
         for child in psutil.Process(self.process.pid).children(recursive=True):
-            if child.name() == "prism":
-                child.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):  # one that helps to start it ends meanwhile
+                if child.name() == "prism":
+                    child.kill()
 
     def stop(self) -> tuple[int, float, dict]:
         """SIGTERM: the exit code, how long it took, and the figures it told."""

@@ -19,6 +19,15 @@ def ingested(tmp_path_factory: pytest.TempPathFactory) -> Ingested:
     return ingest_bad_events(tmp_path_factory.mktemp("bad"))
 
 
+@pytest.fixture
+def empty_valkey(valkey_url: str) -> None:
+    """For tests whose processes publish under the app's own name, as others before them did."""
+    import redis
+
+    with redis.Redis.from_url(valkey_url) as client:
+        client.flushall()
+
+
 @pytest.fixture(scope="session")
 def flink(tmp_path_factory: pytest.TempPathFactory) -> Iterator["FlinkJobServer"]:
     """A real Flink behind Beam's job server, for the whole session; each test takes a job name of its own."""

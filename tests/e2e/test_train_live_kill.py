@@ -22,7 +22,7 @@ from nodes.freshness import read_versions
 from nodes.redis_weights import RedisWeights
 from tests.random_examples import random_examples, small_app, write_log
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("empty_valkey")]
 
 ROWS, LEARNT = 6000, 5952  # minibatches of 64
 SETS = ["labels.dedupe_s=1e6", "publish.every_s=0.2", "publish.gate.window_rows=128", "live.poll_s=0.01"]
