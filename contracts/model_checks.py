@@ -19,24 +19,35 @@ def check_model(path: Path, model: Model, features: tuple[Feature, ...]) -> None
         ContractError: naming the line, the setting and the mend.
     """
     booster = model.booster
-    at = f"{path}, line {line_of(path, ('model', 'booster'))}, [model.booster] kind = '{booster.kind}'"
-    if ":" not in booster.kind and booster.kind not in {*BOOSTERS, NO_BOOSTER}:
-        raise ContractError(
-            f"{at}: no such booster; {did_you_mean(booster.kind, [*BOOSTERS, NO_BOOSTER])}; "
+    told = trouble(booster, sequences=any(feature.output == "ids" for feature in features))
+    if told is not None and booster.kind != NO_BOOSTER:
+        at = f"{path}, line {line_of(path, ('model', 'booster'))}"
+        raise ContractError(f"{at}, [model.booster] kind = '{booster.kind}': {told}")
+
+
+def trouble(booster: Booster, *, sequences: bool, inputs: int = 0) -> str | None:
+    """Why a booster cannot be made, and the mend; None where it can.
+
+    Args:
+        booster: its settings.
+        sequences: whether there is a sequence feature.
+        inputs: columns of its input, where they are known.
+
+    >>> trouble(Booster(kind="din"), sequences=True), trouble(Booster(kind="din"), sequences=False)[:37]
+    (None, 'it attends over a sequence feature, a')
+    """
+    if ":" not in booster.kind and booster.kind not in BOOSTERS:
+        return (
+            f"no such booster; {did_you_mean(booster.kind, [*BOOSTERS, NO_BOOSTER])}; "
             'a net of your own is named "module:Class"'
         )
-    if booster.kind == "din" and not any(feature.output == "ids" for feature in features):
-        raise ContractError(
-            f"{at}: it attends over a sequence feature, and the app has none; add a feature of kind sequence or "
-            "recent, or take another booster, such as dcn_v2"
+    if booster.kind == "din" and not sequences:
+        return (
+            "it attends over a sequence feature, and the app has none; add a feature of kind sequence or recent, or "
+            "take another booster, such as dcn_v2"
         )
-    if (width := _fused(booster)) and width % booster.attention_heads:
-        raise ContractError(
-            f"{at}: {booster.attention_heads} attention_heads do not divide the last layer's {width} columns; choose a "
-            "divisor"
-        )
-
-
-def _fused(booster: Booster) -> int:
-    """The columns that FinalMLP cuts into heads; 0 where nothing is cut."""
-    return booster.hidden[-1] if booster.kind == "finalmlp" and booster.hidden else 0
+    fused = booster.hidden[-1] if booster.hidden else inputs
+    if booster.kind == "finalmlp" and fused % booster.attention_heads:
+        heads = booster.attention_heads
+        return f"{heads} attention_heads do not divide the last layer's {fused} columns; choose a divisor"
+    return None

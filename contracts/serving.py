@@ -28,6 +28,19 @@ CODES = {
     "overloaded": "there are too many requests before it for its deadline; it was not scored",
 }
 
+#: What a decoder may raise on bytes from outside.
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
+_LONGEST_ID = 256
+
+
+def echoed(text: object) -> str | None:
+    """An id that may be said again though its request is refused: one of at most 256 characters, else None.
+
+    >>> echoed("r1"), echoed("x" * 257), echoed(7)
+    ('r1', None, None)
+    """
+    return text if isinstance(text, str) and len(text) <= _LONGEST_ID else None
+
 
 class AdRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Who is looking, and which ads may be shown. The columns inside are the app's (`requests.odcs.yaml`)."""

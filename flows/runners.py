@@ -165,7 +165,8 @@ class Running:
                 self.cancel()
                 return False
         if not (self._cancelled or self._finished) and self._error is not None:
-            if self._prism is not None and self._prism.ended(_CRASH_S):
+            lost = isinstance(self._error, grpc.RpcError)
+            if lost and self._prism is not None and self._prism.ended(_CRASH_S):
                 raise RunnerCrashedError("Prism ended in the middle of the run") from self._error
             raise as_rocket_error(self._error) from self._error
         return not self._cancelled

@@ -10,7 +10,7 @@ from kafka import TopicPartition
 
 from contracts.errors import ContractError, StoreError
 from contracts.sections import Kafka
-from contracts.serving import AdResponse
+from contracts.serving import UNREADABLE, AdResponse
 from contracts.stores import Record
 from nodes.kafka_client import close_producer, consumer, partitions_of_all, producer
 from nodes.kafka_errors import speaking
@@ -21,7 +21,6 @@ from nodes.reply_headers import CORRELATION_ID, REPLY_TOPIC, Headers
 _POLL_MS = 100
 _DECODE = msgspec.json.Decoder(AdResponse).decode
 #: What the decoder may raise on bytes from outside.
-_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
 
 
 def read_answer(data: bytes, where: str = "the topic of answers") -> AdResponse:
@@ -39,7 +38,7 @@ def read_answer(data: bytes, where: str = "the topic of answers") -> AdResponse:
     """
     try:
         return _DECODE(data)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise ContractError(f"{where}: what came is no answer ({error}); is that the topic of answers?") from error
 
 

@@ -16,6 +16,7 @@ from kafka import TopicPartition, errors
 from contracts.app import App
 from contracts.errors import StoreError
 from contracts.rowcheck import reasons
+from contracts.serving import UNREADABLE
 from nodes.catalogue import Catalogue, CatalogueSource, item_contract, load_catalogue
 from nodes.kafka_client import begin_offsets, consumer, end_offsets
 from nodes.kafka_errors import speaking
@@ -25,7 +26,6 @@ from nodes.request_types import problem_of, struct_of
 _READ_TO_END_S = 120.0  # the whole topic, at the start
 _POLL_MS = 50  # a look waits that long for news
 _MAX_RECORDS = 5_000  # of one poll
-_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
 
 
 class CatalogueTopic:
@@ -140,7 +140,7 @@ class CatalogueTopic:
         """The columns of one item; None where it is refused."""
         try:
             values = self._values(self._decode(value))
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             problem = problem_of(error)
             self._refuse(key, problem.code, problem.detail)
             return None

@@ -6,12 +6,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from contracts.app import App
+from contracts.serving import UNREADABLE, echoed
 from contracts.stores import Record
 
-#: What a decoder may raise on bytes from outside.
-_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
 _MOST_TMAX_MS = 2**40
-_LONGEST_ID = 256  # characters of an id that is echoed, as the reader does it
 NEVER_MS = 2**62  #: a record without a timestamp has no deadline
 
 
@@ -47,16 +45,12 @@ class RequestPeeker:
             return _NOTHING
         try:
             seen: Any = self._decode(record.value)
-        except _UNREADABLE:
+        except UNREADABLE:
             return _NOTHING
         tmax = seen.tmax if type(seen.tmax) is int and 0 < seen.tmax < _MOST_TMAX_MS else self._tmax_ms
         deadline_ms = record.timestamp_ms + tmax if record.timestamp_ms else NEVER_MS
         user_id = seen.user.user_id if seen.user is not None else None
-        return Peeked(_text(seen.id), _text(user_id), deadline_ms)
+        return Peeked(echoed(seen.id), echoed(user_id), deadline_ms)
 
 
 _NOTHING = Peeked(None, None, NEVER_MS)
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and len(value) <= _LONGEST_ID else None

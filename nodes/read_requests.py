@@ -13,16 +13,13 @@ import msgspec
 import numpy as np
 
 from contracts.app import App
-from contracts.serving import Problem
+from contracts.serving import UNREADABLE, Problem, echoed
 from nodes.asked import Asked, Side
 from nodes.catalogue import Catalogue
 from nodes.request_side import LightSides, RequestSide
 from nodes.request_types import problem_of, request_of, struct_of
 
-#: What a decoder may raise on bytes from outside.
-_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
 _first = attrgetter("f0")  # the one field of a candidate that is nothing but an id
-_LONGEST_ID = 256  # characters of an id that is echoed though its request is refused
 
 
 class _Named(msgspec.Struct):
@@ -144,7 +141,7 @@ class RequestReader:
             found = None if places is None else self._by_id_alone(message, places)
             if found is None:
                 found = self._decode(message, places)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             asked.problems[at] = problem_of(error)
             asked.ids[at] = self._id_of(message)
             return None
@@ -152,7 +149,7 @@ class RequestReader:
         if not 0 < count <= self._max_candidates:
             code = "too_many_candidates" if count else "no_candidates"
             detail = f"the request has {count} candidates, 1 to {self._max_candidates} are scored"
-            asked.problems[at], asked.ids[at] = Problem(code, detail), _short(found.requests[0].id)
+            asked.problems[at], asked.ids[at] = Problem(code, detail), echoed(found.requests[0].id)
             return None
         return found
 
@@ -160,7 +157,7 @@ class RequestReader:
         """A request whose candidates are nothing but ids; None where it is another, or cannot be read."""
         try:
             request = self._ids.decode(message)
-        except _UNREADABLE:
+        except UNREADABLE:
             return None
         items = list(map(_first, request.candidates))
         try:
@@ -198,7 +195,7 @@ class RequestReader:
         for row, raw in enumerate(raws):
             try:
                 values.append(self._get["candidate"](self._candidate.decode(raw)))
-            except _UNREADABLE as error:
+            except UNREADABLE as error:
                 problem = problem_of(error)
                 refused[row] = f"{problem.code}: {problem.detail}"
                 values.append(self._nothing_but(self._item_of(raw)))
@@ -209,14 +206,14 @@ class RequestReader:
 
     def _id_of(self, message: bytes) -> str | None:
         try:
-            return _short(self._named.decode(message).id)
-        except _UNREADABLE:
+            return echoed(self._named.decode(message).id)
+        except UNREADABLE:
             return None
 
     def _item_of(self, raw: msgspec.Raw) -> str | None:
         try:
-            return _short(self._item.decode(raw).item_id)
-        except _UNREADABLE:
+            return echoed(self._item.decode(raw).item_id)
+        except UNREADABLE:
             return None
 
     def _check_requests(self, asked: Asked, parsed: _Parsed) -> None:
@@ -233,7 +230,7 @@ class RequestReader:
         for row, reason in self.request_side.wrong(side.frame).items():
             code, _, detail = reason.partition(": ")
             at = asked.message_of[row]
-            asked.problems[at], asked.ids[at] = Problem(code, detail), _short(asked.ids[at])
+            asked.problems[at], asked.ids[at] = Problem(code, detail), echoed(asked.ids[at])
 
     def _check_candidates(self, asked: Asked, parsed: _Parsed, catalogue: Catalogue | None) -> None:
         """Likewise over all candidates that say more than an id; what they leave out is filled in first."""
@@ -251,7 +248,3 @@ class RequestReader:
             return
         for row, reason in self.candidate_side.wrong(side.frame).items():
             asked.refused.setdefault(int(own[row]), reason)
-
-
-def _short(text: Any) -> str | None:
-    return text if isinstance(text, str) and len(text) <= _LONGEST_ID else None

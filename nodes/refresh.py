@@ -32,8 +32,7 @@ class Refresher:
 
     What cannot be used is refused and counted, and the version before it goes on answering.
 
-    Memory: the weights in use and those that are being fetched, and as much again for a moment while their bytes are
-    checked; of a catalogue's items see `nodes.item_vectors`.
+    Memory: two sets of weights (`nodes.weight_buffers`); of a catalogue's items see `nodes.item_vectors`.
     """
 
     def __init__(

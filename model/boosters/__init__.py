@@ -11,7 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from contracts.errors import ContractError, did_you_mean
+from contracts.errors import ContractError
+from contracts.model_checks import trouble
 from contracts.sections import Booster
 from model.layers import Hidden
 
@@ -78,14 +79,13 @@ def make_booster(settings: Booster, sizes: Sizes) -> nn.Module:
     """Make the net that `model.booster.kind` names.
 
     Raises:
-        ContractError: no such name, module or class, or the class cannot be made from (sizes, settings).
+        ContractError: no such name, module or class, it lacks what it needs (`contracts.model_checks.trouble`), or the
+            class cannot be made from (sizes, settings).
     """
     kind = settings.kind
-    if ":" not in kind and kind not in BOOSTERS:
-        raise ContractError(
-            f"[model.booster] kind = '{kind}': no such booster; {did_you_mean(kind, [*BOOSTERS, 'none'])}; "
-            'a net of your own is named "module:Class"'
-        )
+    told = trouble(settings, sequences=sizes.sequences > 0, inputs=sizes.flat)
+    if told is not None:
+        raise ContractError(f"[model.booster] kind = '{kind}': {told}")
     module_name, _, class_name = BOOSTERS.get(kind, kind).partition(":")
     try:
         make: Callable[[Sizes, Booster], nn.Module] = getattr(importlib.import_module(module_name), class_name)

@@ -4,11 +4,10 @@ Guo et al., "DeepFM: A Factorization-Machine based Neural Network for CTR Predic
 equations 1, 2 and 4; the second-order term by Rendle's identity (ICDM 2010), O(M * D).
 """
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from contracts.sections import Booster
-from model.boosters import BoosterInput, Sizes, hidden_of
-from model.layers import DeepLayers, logit_head
+from model.boosters import BoosterInput
+from model.boosters.wdl import WideAndDeep
 
 
 def second_order(vectors_BMD: Tensor) -> Tensor:
@@ -23,19 +22,10 @@ def second_order(vectors_BMD: Tensor) -> Tensor:
     return pairs_B
 
 
-class DeepFM(nn.Module):
-    """first order + second order + head(deep(x))."""
-
-    def __init__(self, sizes: Sizes, settings: Booster) -> None:
-        super().__init__()
-        self.first = nn.Linear(sizes.flat, 1, bias=False)
-        nn.init.zeros_(self.first.weight)
-        self.deep = DeepLayers(sizes.flat, settings.hidden, hidden_of(settings))
-        self.head = logit_head(self.deep.outputs)
+class DeepFM(WideAndDeep):
+    """first order + second order + head(deep(x)): the first order is the wide term."""
 
     def forward(self, seen: BoosterInput) -> Tensor:
         """Logits [B]."""
-        x_BI = seen.flat()
-        deep_B1 = self.head(self.deep(x_BI)) + self.first(x_BI).float()
-        logit_B: Tensor = deep_B1.squeeze(1) + second_order(seen.vectors().float())
+        logit_B: Tensor = super().forward(seen) + second_order(seen.vectors().float())
         return logit_B

@@ -8,7 +8,6 @@ strong.
 import torch
 from torch import Tensor, nn
 
-from contracts.errors import ContractError
 from contracts.sections import Booster
 from model.activations import Dice
 from model.boosters import BoosterInput, Sizes, hidden_of
@@ -40,19 +39,10 @@ class ActivationUnit(nn.Module):
 
 
 class DIN(nn.Module):
-    """Deep layers over the fields, the numbers, and each history as the ad sees it; the pooled ones are not used.
-
-    Raises:
-        ContractError: there is no sequence feature.
-    """
+    """Deep layers over the fields, the numbers, and each history as the ad sees it; the pooled ones are not used."""
 
     def __init__(self, sizes: Sizes, settings: Booster) -> None:
         super().__init__()
-        if not sizes.sequences:
-            raise ContractError(
-                "[model.booster] kind = 'din': it attends over a sequence feature, and the app has none; add a feature "
-                "of kind sequence or recent, or take another booster, such as dcn_v2"
-            )
         self._queries = sizes.queries
         self.units = nn.ModuleList(ActivationUnit(sizes.width) for _ in range(sizes.sequences))
         self.deep = DeepLayers(sizes.flat, settings.hidden, hidden_of(settings))

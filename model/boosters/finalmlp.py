@@ -7,7 +7,6 @@ Mao et al., "FinalMLP: An Enhanced Two-Stream MLP Model for CTR Prediction", AAA
 import torch
 from torch import Tensor, nn
 
-from contracts.errors import ContractError
 from contracts.sections import Booster
 from model.boosters import BoosterInput, Sizes, hidden_of
 from model.layers import DeepLayers, logit_head
@@ -49,20 +48,11 @@ class Fusion(nn.Module):
 
 
 class FinalMLP(nn.Module):
-    """b + w1 . o1 + fusion(o1, o2): two gated streams of the same widths.
-
-    Raises:
-        ContractError: the last hidden layer cannot be cut into `attention_heads`.
-    """
+    """b + w1 . o1 + fusion(o1, o2): two gated streams of the same widths; `attention_heads` divide the last of them."""
 
     def __init__(self, sizes: Sizes, settings: Booster) -> None:
         super().__init__()
         width = settings.hidden[-1] if settings.hidden else sizes.flat
-        if width % settings.attention_heads:
-            raise ContractError(
-                f"[model.booster] kind = 'finalmlp': {settings.attention_heads} attention_heads do not divide the last "
-                f"layer's {width} columns; choose a divisor"
-            )
         self.gates = nn.ModuleList(Gate(sizes.flat) for _ in range(2))
         self.streams = nn.ModuleList(DeepLayers(sizes.flat, settings.hidden, hidden_of(settings)) for _ in range(2))
         self.fusion = Fusion(width, settings.attention_heads)

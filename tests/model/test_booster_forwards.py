@@ -88,7 +88,7 @@ def wdl(w: Weights, s: Seen) -> Array:
 
 def deepfm(w: Weights, s: Seen) -> Array:
     pairs = sum((s.vectors[:, i] * s.vectors[:, j]).sum(1) for i, j in combinations(range(FIELDS), 2))
-    return mlp(w, s) + w.lin("first", s.flat)[:, 0] + pairs
+    return wdl(w, s) + pairs
 
 
 def cross_whole(w: Weights, x0: Array, x: Array, at: str) -> Array:

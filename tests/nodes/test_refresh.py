@@ -116,7 +116,8 @@ def test_a_changed_catalogue_is_swapped_in_under_the_same_weights(app: App) -> N
     assert len(refresher.scorer.catalogue or ()) == 7
 
 
-def test_only_items_that_read_a_changed_row_are_computed_again(app: App) -> None:
+def one_row_further(app: App) -> tuple[Store, Growing, Refresher, dict[str, np.ndarray]]:
+    """Version 1 serves 50 items; in version 2, not looked at yet, one row of one item's is another."""
     store, source = Store(app.name), Growing(Catalogue(app, items(app, 50)))
     arrays = light_arrays(app, 1)
     publish(app, store, 1, arrays)
@@ -126,6 +127,11 @@ def test_only_items_that_read_a_changed_row_are_computed_again(app: App) -> None
     row = int(refresher.scorer.items.ids_NF[7, 0])
     arrays["embedding"][row] += 1
     publish(app, store, 2, arrays)
+    return store, source, refresher, arrays
+
+
+def test_only_items_that_read_a_changed_row_are_computed_again(app: App) -> None:
+    store, source, refresher, _ = one_row_further(app)
     assert refresher.look()
     vectors = refresher.scorer.items
     assert vectors is not None
@@ -135,15 +141,7 @@ def test_only_items_that_read_a_changed_row_are_computed_again(app: App) -> None
 
 @pytest.mark.parametrize("when", ["as it is read", "as a scorer is made of it"])
 def test_after_a_version_that_was_refused_the_next_is_told_against_what_is_used(app: App, when: str) -> None:
-    store, source = Store(app.name), Growing(Catalogue(app, items(app, 50)))
-    arrays = light_arrays(app, 1)
-    publish(app, store, 1, arrays)
-    refresher = Refresher(app, store, catalogue=source)
-    assert refresher.look()
-    assert refresher.scorer.items is not None
-    row = int(refresher.scorer.items.ids_NF[7, 0])
-    arrays["embedding"][row] += 1
-    publish(app, store, 2, arrays)
+    store, source, refresher, arrays = one_row_further(app)
     if when == "as it is read":
         store.held[2].chunks[0] = b"x"
         assert not refresher.look()
