@@ -60,7 +60,7 @@ def run_workers(
         restarts: of all workers within a minute; one more ends all.
 
     Raises:
-        StoreError: too many restarts, or a worker could not even begin; with what it said last.
+        StoreError: too many restarts, or a worker ended by itself before it began; with what it said last.
     """
     context = multiprocessing.get_context("spawn")
 
@@ -100,7 +100,7 @@ def _watch(
             elif worker.again_s is None and not worker.process.is_alive():
                 _hear(worker, on_start)  # its last word may have come since
                 why = worker.failed or f"ended with {worker.process.exitcode}"
-                if not worker.started:
+                if not worker.started and (worker.process.exitcode or 0) >= 0:  # a signal says nothing of its settings
                     raise StoreError(why)
                 while died_s and now_s - died_s[0] > _WINDOW_S:
                     died_s.popleft()

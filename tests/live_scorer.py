@@ -121,6 +121,13 @@ class Scorer:
         self.port = int(found[1])
         return self
 
+    def until_said(self, word: str, count: int) -> None:
+        """Wait until so many of its lines hold the word."""
+        until_s = time.monotonic() + START_S
+        while sum(word in line for line in self.said) < count:
+            assert time.monotonic() < until_s, self.said
+            time.sleep(0.02)
+
     def page(self, path: str) -> tuple[int, str]:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as got:

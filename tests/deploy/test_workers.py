@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +28,15 @@ def die(*, stop: threading.Event, on_start: Callable[[dict[str, Any]], None]) ->
     on_start({"pid": os.getpid()})
     os.kill(os.getpid(), signal.SIGKILL)
     return {}
+
+
+def killed_as_it_begins(
+    *, stop: threading.Event, on_start: Callable[[dict[str, Any]], None], mark: str
+) -> dict[str, Any]:
+    if not Path(mark).exists():
+        Path(mark).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return work(stop=stop, on_start=on_start, number=0)
 
 
 class Told:
@@ -61,6 +71,14 @@ def test_workers_run_until_they_are_told_to_stop_and_one_that_is_killed_comes_ba
 def test_a_worker_that_cannot_begin_ends_all_with_its_sentence() -> None:
     with pytest.raises(StoreError, match="no such topic"):
         run_workers(refuse, [{}, {}], on_start=Told(), stop=threading.Event())
+
+
+def test_a_worker_that_is_killed_before_it_began_comes_back(tmp_path: Path) -> None:
+    stop = threading.Event()
+    told = Told(at1=lambda _: stop.set())
+    mark = str(tmp_path / "killed")
+    assert run_workers(killed_as_it_begins, [{"mark": mark}], on_start=told, stop=stop) == [{"ended": 0}]
+    assert Path(mark).exists()
 
 
 def test_a_worker_that_dies_again_and_again_is_given_up() -> None:

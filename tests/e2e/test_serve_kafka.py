@@ -153,14 +153,13 @@ def test_workers_share_the_partitions_one_that_is_killed_comes_back_and_all_end_
     family = psutil.Process(parent.process.pid).children()
     workers = [child for child in family if "spawn_main" in " ".join(child.cmdline())]
     assert len(workers) == 2
+    parent.until_said("serving", 2)
     keys = [b"%d" % number for number in range(100)]
     place.asker.ask(ask(app, 100, name="before"), keys=keys)
     workers[0].kill()
     for number, found in enumerate(place.asker.ask(ask(app, 100, name="after"), keys=keys)):
         assert {answer.id for answer in found} == {f"after-{number}"}
-    until_s = time.monotonic() + 30
-    while sum("worker" in line and "serving" in line for line in parent.said) < 3 and time.monotonic() < until_s:
-        time.sleep(0.05)
+    parent.until_said("serving", 3)
     assert any("ended with -9; it is started again" in line for line in parent.said), parent.said
     place.asker.ask(ask(app, 100, name="last"), keys=keys)
     figures = parent.stop()
