@@ -1,7 +1,9 @@
 """`rocket bench`: each stage against a named peer in the same run; medians and ratios."""
 
 import importlib
+import inspect
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +13,8 @@ from rich.table import Table
 
 from contracts.errors import RocketError, did_you_mean
 from deploy import benches
+from deploy.bench_options import BenchOptions
+from deploy.bench_results import columns_of, figures_and_tables, shown, write_results
 
 app = typer.Typer(add_completion=False)
 
@@ -22,14 +26,40 @@ def _stages() -> list[str]:
     return sorted(stem.replace("_", "-") for stem in whole)
 
 
-def _rows(figures: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    rows: list[tuple[str, str]] = []
-    for key, value in figures.items():
-        if isinstance(value, dict):
-            rows += _rows(value, f"{prefix}{key}.")
-        else:
-            rows.append((prefix + key, f"{value:,.4g}" if isinstance(value, float) else str(value)))
-    return rows
+def _run_of(stage: str) -> Callable[..., dict[str, Any]]:
+    run: Callable[..., dict[str, Any]] = importlib.import_module(f"deploy.benches.{stage.replace('-', '_')}").run
+    return run
+
+
+def _takes_options(run: Callable[..., Any]) -> bool:
+    return "options" in inspect.signature(run).parameters
+
+
+def _refuse_unused(stage: str, options: BenchOptions) -> None:
+    """An option that would change nothing is a misunderstanding; `--out` serves every stage."""
+    given = [name for name in ("data", "seeds") if getattr(options, name) is not None]
+    given += ["device"] if options.device != "auto" else []
+    if not given:
+        return
+    if stage == "all":
+        raise RocketError(
+            f"--{given[0]} is a stage's own and `all` has many; measure one stage, as in `rocket bench paper`"
+        )
+    if not _takes_options(_run_of(stage)):
+        raise RocketError(f"`rocket bench {stage}` has no use for --{given[0]}; leave it out")
+
+
+def _print(stage: str, results: dict[str, Any], console: Console) -> None:
+    figures, tables = figures_and_tables(results)
+    for name, rows in tables.items():
+        table = Table(*columns_of(rows), title=f"rocket bench {stage}: {name}", title_justify="left")
+        for row in rows:
+            table.add_row(*(shown(row.get(column)) for column in columns_of(rows)))
+        console.print(table)
+    table = Table("figure", "value", title=f"rocket bench {stage}", title_justify="left")
+    for name, value in figures.items():
+        table.add_row(name, shown(value))
+    console.print(table)
 
 
 @app.command()
@@ -37,6 +67,10 @@ def bench(
     stage: Annotated[str, typer.Argument(help="A stage, or `all`; without one they are listed.")] = "",
     quick: Annotated[bool, typer.Option("--quick", help="Small inputs and few repeats: checks that it runs.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The last line of stdout is one JSON object.")] = False,
+    data: Annotated[Path | None, typer.Option(help="Folder of real data, for a stage that reads some.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the results: JSON, CSV, Markdown, pictures.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="How many seeds a median is of, for a stage that has some.")] = None,
+    device: Annotated[str, typer.Option(help="Of torch: auto, cpu or cuda, for a stage that trains.")] = "auto",
 ) -> None:
     """Measure a stage of Rocket against its peers."""
     stages = _stages()
@@ -45,12 +79,14 @@ def bench(
         return
     if stage != "all" and stage not in stages:
         raise RocketError(f"no stage '{stage}' to measure; {did_you_mean(stage, stages)}")
-    figures: dict[str, Any] = {}
+    options = BenchOptions(data, out, seeds, device)
+    _refuse_unused(stage, options)
+    results: dict[str, Any] = {}
     for name in stages if stage == "all" else [stage]:
-        figures[name] = importlib.import_module(f"deploy.benches.{name.replace('-', '_')}").run(quick)
-        table = Table("figure", "value", title=f"rocket bench {name}", title_justify="left")
-        for row in _rows(figures[name]):
-            table.add_row(*row)
-        Console(stderr=as_json).print(table)
+        run = _run_of(name)
+        results[name] = run(quick, options) if _takes_options(run) else run(quick)
+        _print(name, results[name], Console(stderr=as_json))
+        if out is not None:
+            write_results(out, name, results[name], options.command(name, quick=quick))
     if as_json:
-        typer.echo(json.dumps(figures if stage == "all" else figures[stage]))
+        typer.echo(json.dumps(results if stage == "all" else results[stage]))

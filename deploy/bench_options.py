@@ -1,0 +1,38 @@
+"""What the user of `rocket bench` may choose for a stage beside `--quick`."""
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from contracts.errors import RocketError
+
+
+@dataclass(frozen=True, slots=True)
+class BenchOptions:
+    """The options of `rocket bench STAGE`; a stage that has a use for them is `run(quick, options)`.
+
+    Raises:
+        RocketError: a folder of data that is not there, or no seed at all.
+
+    >>> BenchOptions(out=Path("my runs"), seeds=3).command("paper", quick=True)
+    "rocket bench paper --quick --out 'my runs' --seeds 3"
+    """
+
+    data: Path | None = None  #: folder of real data; each stage says which files it looks for
+    out: Path | None = None  #: folder for results: JSON, CSV, Markdown and what the stage draws
+    seeds: int | None = None  #: how many seeds a figure is the median of; None leaves it to the stage
+    device: str = "auto"  #: of torch; "auto" takes a GPU where there is one
+
+    def __post_init__(self) -> None:
+        if self.data is not None and not self.data.is_dir():
+            raise RocketError(f"--data {self.data}: no such folder; give the one that holds the data files")
+        if self.seeds is not None and self.seeds < 1:
+            raise RocketError(f"--seeds {self.seeds}: a figure needs at least one seed; give 1 or more")
+
+    def command(self, stage: str, *, quick: bool) -> str:
+        """The command that makes the same results again; it stands beside every table."""
+        words = ["rocket", "bench", stage, *(["--quick"] if quick else [])]
+        for name, value in (("data", self.data), ("out", self.out), ("seeds", self.seeds)):
+            words += [f"--{name}", str(value)] if value is not None else []
+        words += ["--device", self.device] if self.device != "auto" else []
+        return shlex.join(words)
