@@ -16,7 +16,8 @@ from contracts.app_errors import explain, read_toml
 from contracts.buckets import SEED
 from contracts.errors import ContractError, did_you_mean
 from contracts.features import Feature, Layout, layout_of
-from contracts.model_checks import check_model
+from contracts.model_checks import check_light, check_model, check_rocket
+from contracts.nets import Model, Rocket
 from contracts.odcs import DataContract, load_contract
 from contracts.sections import (
     Evaluate,
@@ -25,9 +26,7 @@ from contracts.sections import (
     Kafka,
     Labels,
     Live,
-    Model,
     Publish,
-    Rocket,
     Sampling,
     Section,
     Serving,
@@ -132,6 +131,8 @@ def load_app(name_or_dir: str | Path, overrides: Mapping[str, Any] | None = None
     check_segments(path, config.evaluate.segments, app.impressions)
     check_delayed(path, config.labels, config.sampling, config.features)
     check_model(path, config.model, config.features)
+    check_light(path, config.model)
+    check_rocket(path, config.model, config.rocket)
     return app
 
 

@@ -1,19 +1,23 @@
 """Whether an app's nets can be made, without making them: `rocket check` has no torch."""
 
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from contracts.app_errors import line_of
 from contracts.errors import ContractError, did_you_mean
 from contracts.features import Feature
-from contracts.sections import Booster, Model
+from contracts.nets import Booster, Model, Rocket
 
 #: The boosters that are built in; `model.boosters` says where each of them is.
 BOOSTERS = ("autoint", "dcn_v2", "deepfm", "din", "fibinet", "finalmlp", "masknet", "mlp", "wdl")
 NO_BOOSTER = "none"
+#: The hints between logits, and those between hidden layers: whether these need equal widths. `model.hints` has them.
+HINTS = ("bernoulli_kl", "logit_mse")
+FEATURE_HINTS = {"cosine": True, "euclidean": True}
 
 
 def check_model(path: Path, model: Model, features: tuple[Feature, ...]) -> None:
-    """The booster is known and finds what it needs.
+    """The booster is known and finds what it needs, and so does the trunk.
 
     Raises:
         ContractError: naming the line, the setting and the mend.
@@ -21,8 +25,62 @@ def check_model(path: Path, model: Model, features: tuple[Feature, ...]) -> None
     booster = model.booster
     told = trouble(booster, sequences=any(feature.output == "ids" for feature in features))
     if told is not None and booster.kind != NO_BOOSTER:
-        at = f"{path}, line {line_of(path, ('model', 'booster'))}"
-        raise ContractError(f"{at}, [model.booster] kind = '{booster.kind}': {told}")
+        raise ContractError(f"{_at(path, 'model', 'booster')} kind = '{booster.kind}': {told}")
+    told = _trunk_trouble(model)
+    if told is not None and model.share == "trunk" and booster.kind != NO_BOOSTER:
+        raise ContractError(f'{_at(path, "model")} share = "trunk": {told}')
+
+
+def check_light(path: Path, model: Model) -> None:
+    """The light net can be made, and the scorer can compute it.
+
+    Raises:
+        ContractError: naming the line, the setting and the mend.
+    """
+    light = model.light
+    at = _at(path, "model", "light")
+    if light.activation == "dice" or light.norm == "batch":
+        said = 'activation = "dice"' if light.activation == "dice" else 'norm = "batch"'
+        raise ContractError(
+            f"{at} {said}: it needs moments of the minibatch, and what is published is an average over many steps, "
+            'whose moments nobody has seen; take norm = "layer", or an activation of relu, gelu, silu and prelu'
+        )
+    if not light.deep and not light.fm:
+        raise ContractError(
+            f"{at} deep = false: without fm nothing would read the embeddings; set fm = true, or deep = true with "
+            "hidden = []"
+        )
+
+
+def check_rocket(path: Path, model: Model, rocket: Rocket) -> None:
+    """The hints are known, the layers that they compare are there and fit, and the schedule says something.
+
+    Raises:
+        ContractError: naming the line, the setting and the mend.
+    """
+    at = _at(path, "rocket")
+    _known(f"{at} hint", rocket.hint, HINTS)
+    _known(f"{at} feature_hint", rocket.feature_hint, [*FEATURE_HINTS, "none"])
+    for schedule, rows in (("warmup", rocket.warmup_rows), ("ramp", rocket.ramp_rows)):
+        if rocket.schedule == schedule and not rows:
+            raise ContractError(
+                f'{at} schedule = "{schedule}": {schedule}_rows is 0, so that it would be "constant"; say how many rows'
+            )
+    if rocket.feature_hint != "none" and model.booster.kind != NO_BOOSTER:
+        told = pairs_trouble(model.light.layers, hidden_widths(model.booster, model.embedding_dim), rocket)
+        if told is not None:
+            raise ContractError(f"{at} feature_layers: {told}")
+
+
+def _at(path: Path, *where: str) -> str:
+    """File, line where there is one, and section."""
+    line = line_of(path, where)
+    return f"{path}, line {line}, [{'.'.join(where)}]" if line else f"{path}, [{'.'.join(where)}]"
+
+
+def _known(at: str, name: str, names: Collection[str]) -> None:
+    if name not in names:
+        raise ContractError(f"{at} = '{name}': no such hint; {did_you_mean(name, names)}")
 
 
 def trouble(booster: Booster, *, sequences: bool, inputs: int = 0) -> str | None:
@@ -50,4 +108,59 @@ def trouble(booster: Booster, *, sequences: bool, inputs: int = 0) -> str | None
     if booster.kind == "finalmlp" and fused % booster.attention_heads:
         heads = booster.attention_heads
         return f"{heads} attention_heads do not divide the last layer's {fused} columns; choose a divisor"
+    return None
+
+
+def hidden_widths(booster: Booster, embedding_dim: int) -> tuple[int, ...] | None:
+    """Widths of the hidden layers that a booster gives, from the input on; None: a net of one's own, nobody knows.
+
+    >>> hidden_widths(Booster(kind="finalmlp", hidden=(8, 4)), 16)
+    (8, 4, 8, 4)
+    """
+    if ":" in booster.kind:
+        return None
+    if booster.kind == "finalmlp":
+        return booster.hidden * 2
+    if booster.kind == "masknet":
+        width = booster.hidden[0] if booster.hidden else embedding_dim
+        return (width,) * booster.mask_blocks + booster.hidden[1:]
+    return booster.hidden
+
+
+def _trunk_trouble(model: Model) -> str | None:
+    """Why the light net's lowest layers cannot be shared, and the mend."""
+    layers = model.light.layers
+    if model.sharing != "shared":
+        return 'layers over embeddings that each net has for itself cannot be shared; set sharing = "shared"'
+    if model.trunk_layers > len(layers):
+        return (
+            f"trunk_layers = {model.trunk_layers}, but the light net has {len(layers)} hidden layers; lower it, or add "
+            "layers to [model.light] hidden"
+        )
+    if model.booster.kind == "autoint" and not model.booster.hidden:
+        return "autoint without hidden layers does not read it; give [model.booster] hidden layers"
+    return None
+
+
+def pairs_trouble(lights: Sequence[int], boosters: Sequence[int] | None, rocket: Rocket) -> str | None:
+    """Why the layers that `rocket.feature_layers` names cannot be compared, and the mend; None where they can.
+
+    Args:
+        lights: widths of the light net's hidden layers.
+        boosters: of the booster's; None: not known yet.
+        rocket: names the pairs and the hint.
+    """
+    fits = [[i, j] for i, a in enumerate(lights) for j, b in enumerate(boosters or ()) if a == b]
+    could = f"layers of equal width: {fits}" if fits else "no two layers have one width; make one as wide as another"
+    if not rocket.feature_layers:
+        return f"it names no pair of a light and a booster layer; {could if boosters is not None else 'name one'}"
+    for i, j in rocket.feature_layers:
+        if i >= len(lights) or (boosters is not None and j >= len(boosters)):
+            net, widths = ("light", lights) if i >= len(lights) else ("booster", boosters or ())
+            return f"[{i}, {j}]: the {net} net's hidden layers are {list(widths)}, counted from 0; name one of them"
+        if boosters is not None and FEATURE_HINTS[rocket.feature_hint] and lights[i] != boosters[j]:
+            return (
+                f"[{i}, {j}]: the light layer has {lights[i]} columns and the booster's {boosters[j]}, and \""
+                f'{rocket.feature_hint}" compares them one by one; {could}'
+            )
     return None

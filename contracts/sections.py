@@ -8,7 +8,6 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, mod
 from contracts.errors import did_you_mean
 
 ModelName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]  # stands in Redis keys
-Width = Annotated[int, Field(ge=1, le=65_536)]  # of a hidden layer
 
 
 class Section(BaseModel):
@@ -117,61 +116,6 @@ class Sampling(Section):
     negative_keep_rate: float = Field(default=1.0, gt=0, le=1)
     #: exactly one of the two. weight: kept negatives weigh 1 / rate; logit: - ln(rate) on every logit in training
     correction: Literal["weight", "logit"] = "weight"
-
-
-class Light(Section):
-    """The net that serves."""
-
-    hidden: tuple[Width, ...] = (64, 32)
-    wide: bool = True  #: a first-order term beside the MLP
-
-
-Activation = Literal["relu", "gelu", "silu", "prelu", "dice"]
-
-
-class Booster(Section):
-    """The net that teaches."""
-
-    kind: str = "dcn_v2"  #: a file in model/boosters; "none" trains the light net alone
-    hidden: tuple[Width, ...] = (256, 128, 64)
-    activation: Activation = "relu"  #: of the hidden layers; dice is DIN's
-    norm: Literal["none", "batch", "layer"] = "none"  #: before each activation
-    dropout: float = Field(default=0.0, ge=0, lt=1)  #: after each activation
-    pooling: Literal["mean", "attention"] = "mean"  #: of sequences
-    cross_layers: int = Field(default=2, ge=0)  #: dcn_v2
-    cross_rank: int = Field(default=32, ge=0)  #: dcn_v2; 0: whole matrices
-    cross_experts: int = Field(default=1, ge=1)  #: dcn_v2: low-rank experts a layer, weighed by a gate
-    cross_stacked: bool = False  #: dcn_v2: the deep layers after the crosses, not beside them
-    attention_layers: int = Field(default=3, ge=1)  #: autoint
-    attention_heads: int = Field(default=2, ge=1)  #: autoint; finalmlp: of its fusion
-    attention_width: int = Field(default=16, ge=1)  #: autoint: of a head
-    squeeze_ratio: int = Field(default=3, ge=1)  #: fibinet: how much narrower the squeeze is
-    bilinear: Literal["all", "each", "interaction"] = "interaction"  #: fibinet: one matrix, one a field, one a pair
-    mask_blocks: int = Field(default=3, ge=1)  #: masknet
-    mask_parallel: bool = True  #: masknet: blocks side by side, or one after another
-    mask_ratio: float = Field(default=2.0, gt=0)  #: masknet: width of a mask's hidden layer, in block widths
-
-
-class Model(Section):
-    """Both nets and what they share."""
-
-    embedding_dim: int = Field(default=8, ge=1)
-    sharing: Literal["shared", "separate"] = "shared"  #: of the embedding tables
-    light: Light = Light()
-    booster: Booster = Booster()
-
-
-class Rocket(Section):
-    """The co-training loss (Rocket Launching, AAAI 2018)."""
-
-    hint: str = "logit_mse"
-    hint_weight: float = Field(default=1.0, ge=0)  #: lambda
-    schedule: Literal["constant", "ramp"] = "constant"
-    ramp_rows: int = Field(default=0, ge=0)  #: rows until lambda is whole
-    gate: bool = True  #: hint on only while the booster's running logloss leads
-    gate_halflife_rows: int = Field(default=8192, ge=1)
-    gradient_block: bool = True
-    light_updates_shared: bool = True
 
 
 class Checkpoint(Section):

@@ -7,9 +7,16 @@ Array names are an API between trainer and scorer (a test pins them), all float3
     wide_dense       [N]               first-order weights of the light dense features (absent likewise)
     bias             [1]
     mlp.<i>.weight   [out, in]         layer 0 input: embeddings of `light_ids` in order (F*D), then `light_dense` (N)
-    mlp.<i>.bias     [out]             ReLU between layers, none after the last (out = 1)
+    mlp.<i>.bias     [out]             after each layer but the last (out = 1): norm, then activation
+    norms.<i>.weight, .bias [out]      a layer norm (eps 1e-5; absent without `model.light.norm = "layer"`)
+    slopes.<i>       [out]             PReLU's slopes below 0 (absent with another activation)
+    activation       [1]               a number of `ACTIVATION_CODES`; absent: ReLU, or PReLU where there are slopes
+    fm               [1]               what the pairs are multiplied by (absent without `model.light.fm`)
 
-logit = bias + sum wide[ids] + wide_dense . dense + mlp(concat(embedding[ids], dense))
+logit = bias + sum wide[ids] + wide_dense . dense + fm * pairs(embedding[ids]) + mlp(concat(embedding[ids], dense))
+
+pairs: the sum of the inner products of every two embeddings. A net without an MLP has no `mlp` array and no pairs
+without `fm`.
 
 A click probability is 1 / (1 + exp(-logit)), or with the manifest's link "odds" exp(logit), at most 1.
 
@@ -32,6 +39,10 @@ import numpy as np
 
 from contracts.errors import CorruptError
 
+#: What the array `activation` says: gelu is x / 2 (1 + tanh(sqrt(2 / pi) (x + .044715 x^3))), silu x / (1 + exp(-x)).
+ACTIVATION_CODES = {"gelu": 1, "silu": 2}
+#: Added to the variance in a layer norm.
+NORM_EPS = 1e-5
 #: Arrays that have a row an id: a delta holds some of their rows, all others whole.
 ROW_TABLES = ("embedding", "wide")
 #: Blobs of a delta that hold row numbers.

@@ -17,7 +17,7 @@ from contracts.app import App
 from contracts.errors import ContractError
 from contracts.stores import ExampleLog, WeightStore
 from flows.learn_loop import Loop
-from flows.train_start import begin, first_row_at, show_the_past
+from flows.train_start import BLANK, Start, begin, first_row_at, show_the_past
 from model.checkpoint_writer import CheckpointWriter, Schedule
 from nodes.clock import now_ms
 from nodes.cotrain import CoTrainer, Minibatches
@@ -35,6 +35,7 @@ def run(
     store: WeightStore | None = None,
     until_ms: int | None = None,
     resume: bool = True,
+    start: Start = BLANK,
     on_progress: OnProgress | None = None,
     stop: threading.Event | None = None,
     clock_ms: Callable[[], int] = now_ms,
@@ -49,15 +50,16 @@ def run(
         store: where light versions go; None publishes nothing.
         until_ms: the first row with that event time or later, and all after it, are held out.
         resume: False trains anew; checkpoints that stand there make way as new ones are written.
+        start: what the light net begins with, and whether another booster may begin.
         on_progress: told rows done, rows in all and the progressive figures, about four times a second.
         stop: set it to end after the minibatch at hand, with a checkpoint.
         clock_ms: stands in the manifests of versions.
         clock_s: paces checkpoints and progress; never changes a weight.
 
     Returns:
-        examples (rows learnt in this lineage), pending, held_out, redelivered, steps, stopped, resumed_from,
-        cpu_seconds, wall_seconds, checkpoints, versions, decisions, progressive (model -> figures), curve (one row a
-        window of event time).
+        examples (rows learnt in this lineage), pending, held_out, redelivered, steps, stopped, resumed_from, light_from
+        (a version), cpu_seconds, wall_seconds, checkpoints, versions, decisions, progressive (model -> figures), curve
+        (one row a window of event time).
 
     Raises:
         SchemaMismatchError: log or checkpoint of another feature table.
@@ -75,7 +77,7 @@ def run(
         if store is not None:
             store.current_version()  # refuses the start where it cannot be reached, before anybody is fenced out
         trainer, resumed_from, epoch = begin(
-            app, log, rows, checkpoints, resume=resume, until_ms=until_ms, called=str(examples)
+            app, log, rows, checkpoints, resume=resume, until_ms=until_ms, called=str(examples), start=start
         )
         publisher = None if store is None else Publisher(app, store, clock_ms)
         if publisher is not None:
@@ -103,6 +105,7 @@ def run(
         "steps": trainer.step,
         "stopped": stopped,
         "resumed_from": resumed_from,
+        "light_from": trainer.light_from,
         "cpu_seconds": time.process_time() - cpu_s,
         "wall_seconds": clock_s() - wall_s,
         "checkpoints": writer.written,

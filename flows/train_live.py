@@ -20,7 +20,7 @@ from contracts.errors import StoreError
 from contracts.segments import FeatureBatch
 from contracts.stores import ExampleLog, WeightStore
 from flows.learn_loop import Loop
-from flows.train_start import begin, show_the_past
+from flows.train_start import BLANK, Start, begin, show_the_past
 from model.checkpoint_writer import CheckpointWriter, Schedule
 from model.fence import check_epoch
 from nodes.clock import now_ms
@@ -48,6 +48,7 @@ def run(
     stop: threading.Event,
     store: WeightStore | None = None,
     resume: bool = True,
+    start: Start = BLANK,
     on_beat: OnBeat | None = None,
     clock_ms: Callable[[], int] = now_ms,
     clock_s: Callable[[], float] = time.monotonic,
@@ -62,15 +63,16 @@ def run(
         stop: set it to end after the minibatch at hand, with a checkpoint.
         store: where light versions go; None publishes nothing. It may go away and come back, or lose its data.
         resume: False trains anew; checkpoints that stand there make way as new ones are written.
+        start: what the light net begins with, and whether another booster may begin.
         on_beat: told the figures below about once a second.
         clock_ms: stands in the manifests of versions.
         clock_s: paces checkpoints, candidates and beats; never changes a weight.
 
     Returns:
         examples (rows learnt in this lineage), learnt (by this process), position, pending, redelivered, steps,
-        resumed_from, lag_rows, checkpoints, versions, held (kind of reason -> candidates), newest (the version
-        published last, or None), hint_weight, seconds (spent on learn, publish, checkpoint), cpu_seconds,
-        wall_seconds, progressive.
+        resumed_from, light_from (a version), lag_rows, checkpoints, versions, held (kind of reason -> candidates),
+        newest (the version published last, or None), hint_weight, seconds (spent on learn, publish, checkpoint),
+        cpu_seconds, wall_seconds, progressive.
 
     Raises:
         SchemaMismatchError: log or checkpoint of another feature table.
@@ -83,7 +85,9 @@ def run(
     rows = examples.rows()
     if store is not None:
         _reachable(store, checkpoints)
-    trainer, resumed_from, epoch = begin(app, examples, rows, checkpoints, resume=resume, until_ms=None, called=called)
+    trainer, resumed_from, epoch = begin(
+        app, examples, rows, checkpoints, resume=resume, until_ms=None, called=called, start=start
+    )
     began_with = trainer.examples
     fresh = Freshness(app, checkpoints / VERSIONS, anew=resumed_from is None)
     publisher = None if store is None else _publisher(app, store, fresh, checkpoints, epoch, clock_ms)
@@ -108,6 +112,7 @@ def run(
                 "redelivered": trainer.redelivered + minibatches.refused(),
                 "steps": trainer.step,
                 "resumed_from": resumed_from,
+                "light_from": trainer.light_from,
                 "lag_rows": max(follower.end() - trainer.position, 0),
                 "checkpoints": writer.written,
                 "versions": 0 if publisher is None else publisher.published,

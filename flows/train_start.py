@@ -1,10 +1,11 @@
 """Where training begins: the newest checkpoint, the log that it stands in, and the claim that fences others out."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from contracts.app import App
 from contracts.errors import ContractError
-from contracts.stores import ExampleLog
+from contracts.stores import ExampleLog, WeightStore
 from model.checkpoint import load_newest
 from model.checkpoint_manifest import names
 from model.fence import claim_epoch
@@ -13,8 +14,27 @@ from nodes.gate.watch import PAST_ROWS
 from nodes.publish import Publisher
 
 
+@dataclass(frozen=True)
+class Start:
+    """How a trainer begins where nothing, or another booster, stands among its checkpoints."""
+
+    light_from: WeightStore | None = None  #: a new trainer's light net begins as the newest version there
+    new_booster: bool = False  #: another booster than the checkpoint's begins anew
+
+
+BLANK = Start()
+
+
 def begin(
-    app: App, log: ExampleLog, rows: int, checkpoints: Path, *, resume: bool, until_ms: int | None, called: str
+    app: App,
+    log: ExampleLog,
+    rows: int,
+    checkpoints: Path,
+    *,
+    resume: bool,
+    until_ms: int | None,
+    called: str,
+    start: Start = BLANK,
 ) -> tuple[CoTrainer, str | None, int]:
     """The trainer where it stood, the checkpoint's name, and the epoch that fences out whoever was at work here.
 
@@ -26,23 +46,27 @@ def begin(
         resume: False begins anew, whatever stands there.
         until_ms: rows from that event time on are held out.
         called: what errors call the log.
+        start: how it begins; a checkpoint goes before `light_from`, so that the same command goes on.
 
     Raises:
         SchemaMismatchError, CorruptError: no usable checkpoint among those that stand there.
-        ContractError: the log is another one than before, or what is to be held out is learnt already.
-        StoreError: the folder cannot be written.
+        ContractError: the log is another one than before, or what is to be held out is learnt already, or the nets of
+            the checkpoint or of the version that the light net is to begin with are others.
+        StoreError: the folder cannot be written, or there is no version.
     """
     while True:
         trainer, standing = CoTrainer(app), names(checkpoints)
         saved = load_newest(checkpoints, app.schema_id) if resume and standing else None
         if saved is not None:
-            trainer.restore(saved)
+            trainer.restore(saved, new_booster=start.new_booster)
             _same_log(log, trainer, rows, called)
             if until_ms is not None and trainer.examples and trainer.event_time_ms >= until_ms:
                 raise ContractError(
                     f"{saved.path}: has learnt up to event time {trainer.event_time_ms} ms, past --until {until_ms}: "
                     "what is to be held out is learnt already; give a later --until, or train anew with --fresh"
                 )
+        elif start.light_from is not None:
+            trainer.begin_with(start.light_from.fetch())
         epoch = claim_epoch(checkpoints)  # only now: a start that is refused must not stop a trainer at work
         if not resume or names(checkpoints) == standing:
             return trainer, None if saved is None else saved.manifest.name, epoch

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from contracts.sections import Activation
+from contracts.nets import Activation
 
 
 class Dice(nn.Module):

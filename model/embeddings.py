@@ -55,6 +55,7 @@ class Table:
                     torch.randn(rows, part.width, generator=generator) * part.init
                 )
         self.slab[:, width:] = accumulator_init
+        self._unmoved = self.slab[:1, width:].clone()  # what is kept beside the weights of a row that never moved
         self.moved = torch.ones(rows, dtype=torch.bool)  #: rows that may have moved since `take_moved`; all at first
 
     def to(self, device: torch.device) -> None:
@@ -86,6 +87,11 @@ class Table:
         if moved:
             self.slab.index_copy_(0, touched.groups.rows_U, touched.slab_UC)
             self.moved.index_fill_(0, touched.groups.rows_U, True)  # the value to fill with
+
+    def new_share(self, touched: Touched) -> float:
+        """Of the distinct rows looked up, the share that never moved; ask before `update`."""
+        kept_US = touched.slab_UC[:, self._starts[-1] :]
+        return float((kept_US == self._unmoved.to(kept_US.device)).all(1).float().mean()) if len(kept_US) else 0.0
 
     def take_moved(self) -> Tensor:
         """Rows that may have moved since this was asked last, int64 and ascending; forgets them."""

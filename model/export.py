@@ -23,7 +23,12 @@ def light_views(trainer: Trainer) -> dict[str, np.ndarray]:
     arrays = {"embedding": _array(table["embedding"][:rows])}
     if "wide" in table:
         arrays["wide"] = _array(table["wide"][:rows, 0])
-    return arrays | {name: _array(tensor) for name, tensor in trainer.averages["light"].state().items()}
+    return arrays | {name: _array(tensor) for name, tensor in published_net(trainer).items()}
+
+
+def published_net(trainer: Trainer) -> dict[str, Tensor]:
+    """All of them but the tables: the averaged parameters, and what else says what the net is."""
+    return trainer.averages["light"].state() | trainer.nets.light.codes()
 
 
 def take_touched(trainer: Trainer) -> TouchedRows:

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from contracts.sections import Activation
+from contracts.nets import Activation
 from model.activations import activation
 from model.tensors import Ragged
 
@@ -78,11 +78,24 @@ class DeepLayers(nn.Module):
         self.after = nn.ModuleList((kind or Hidden()).after(width) for width in hidden)
         self.outputs = (inputs, *hidden)[-1]
 
-    def forward(self, x_BI: Tensor) -> Tensor:
-        """[B, I] to [B, hidden[-1]]."""
+    def forward(self, x_BI: Tensor, hidden: list[Tensor] | None = None) -> Tensor:
+        """[B, I] to [B, hidden[-1]]; what each layer gives is put behind `hidden`, where that is given."""
         for layer, after in zip(self.layers, self.after, strict=True):
             x_BI = after(layer(x_BI))
+            if hidden is not None:
+                hidden.append(x_BI)
         return x_BI
+
+
+def second_order(vectors_BMD: Tensor) -> Tensor:
+    """Sum of the inner products of all pairs: [B, M, D] to [B], by Rendle's identity (ICDM 2010), O(M * D).
+
+    >>> second_order(torch.tensor([[[1.0, 0.0], [2.0, 3.0], [0.0, 1.0]]])).tolist()  # 2 + 0 + 3
+    [5.0]
+    """
+    squared_BD = vectors_BMD.sum(1).square() - vectors_BMD.square().sum(1)
+    pairs_B: Tensor = 0.5 * squared_BD.sum(1)
+    return pairs_B
 
 
 class RunningStandardise(nn.Module):

@@ -1,17 +1,29 @@
 """The co-training loss of Rocket Launching (Zhou et al., AAAI 2018, arXiv 1708.04106), for one logit.
 
-    loss = label loss(light) + label loss(booster) + lambda * hint(light, booster)
+    loss = label loss(light) + label loss(booster) + lambda * hint(light, booster) + mu * features(light, booster)
+
+lambda is `rocket.hint_weight` and mu `rocket.feature_weight`, both times `model.schedule.strength` and the gate.
 
 Who feels what (a test holds the table; "block" is `rocket.gradient_block`, "updates" `rocket.light_updates_shared`):
 
-    parameters                       label(light)   label(booster)   lambda * hint
-    light's own: wide, bias, MLP     yes            no               yes
-    embeddings that both read        with updates   yes              light's side with updates; booster's without block
-    embeddings of a light alone      yes            no               yes
-    booster's own: tower, rows       no             yes              without block
+    parameters                     label(light)  label(booster)  lambda * hint         mu * features
+    light's own: MLP               yes           no              yes                   up to the highest paired layer
+    light's own: head, bias, wide  yes           no              yes                   no
+    light's own: fm                yes           no              yes                   no
+    trunk (light's lowest layers)  with updates  yes             with updates, or      with updates, or
+                                                                 without block         without block
+    embeddings that both read      with updates  yes             with updates, or      with updates, or
+                                                                 without block         without block
+    embeddings of a light alone    yes           no              yes                   yes
+    booster's own: tower           no            yes             without block         without block, up to the highest
+    booster's own: rows            no            yes             without block         without block
+
+"updates" lets the light net's side of a term through, "without block" the booster's. A light net whose paired layer
+lies in a detached trunk feels nothing of that pair.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -31,6 +43,19 @@ class Terms(NamedTuple):
     light: Tensor
     booster: Tensor | None
     hint: Tensor | None  #: before lambda
+    feature: Tensor | None  #: before its lambda; None without a feature hint
+    #: what the total is the sum of, by name (light, booster, hint, feature), lambdas in: autograd follows them
+    parts: dict[str, Tensor]
+
+
+class Features(NamedTuple):
+    """Hidden layers of both nets, and what it costs that they differ."""
+
+    hint: Hint
+    pairs: Sequence[tuple[int, int]]  #: a light layer and a booster layer
+    light: Sequence[Tensor]  #: [B, H] each, from the input on
+    booster: Sequence[Tensor]
+    weight: float  #: mu now
 
 
 def label_loss(logit_B: Tensor, label_B: Tensor, weight_B: Tensor, shift_B: Tensor) -> Tensor:
@@ -57,6 +82,7 @@ def rocket_loss(
     hint_weight: float,
     gradient_block: bool,
     row_loss: RowLoss | None = None,
+    features: Features | None = None,
 ) -> Terms:
     """Both nets learn the label; the light net also follows the booster.
 
@@ -70,6 +96,7 @@ def rocket_loss(
         hint_weight: lambda now; 0 leaves the hint out of the loss (it is still reported).
         gradient_block: whether the booster is spared the hint's gradient (law 10).
         row_loss: in place of the cross-entropy, where labels come late (`model.delayed`).
+        features: what the hidden layers add; its booster side is detached under the block as the logits are.
     """
 
     def learnt(logit_B: Tensor, net: int) -> Tensor:
@@ -79,13 +106,43 @@ def rocket_loss(
 
     light = learnt(light_B, 0)
     if booster_B is None:
-        return Terms(light, light.detach(), None, None)
+        return Terms(light, light.detach(), None, None, None, {"light": light})
     booster = learnt(booster_B, 1)
+    parts = {"light": light, "booster": booster}
+
+    def told(weight: float, cost: Callable[[], Tensor], name: str) -> Tensor:
+        """A hint's cost, and its part of the loss where it counts."""
+        with nullcontext() if weight else torch.no_grad():
+            distance = cost()
+        if weight:
+            parts[name] = weight * distance
+        return distance.detach()
+
+    apart = told(hint_weight, lambda: _weighed(hint(light_B, _spared(booster_B, gradient_block)), weight_B), "hint")
+    feature = None
+    if features is not None:
+        feature = told(features.weight, lambda: _between(features, weight_B, gradient_block), "feature")
     total = light + booster
-    if hint_weight:
-        distance = (hint(light_B, booster_B.detach() if gradient_block else booster_B) * weight_B).mean()
-        total = total + hint_weight * distance
-    else:
-        with torch.no_grad():
-            distance = (hint(light_B, booster_B) * weight_B).mean()
-    return Terms(total, light.detach(), booster.detach(), distance.detach())
+    for name in ("hint", "feature"):
+        total = total + parts[name] if name in parts else total
+    return Terms(total, light.detach(), booster.detach(), apart, feature, parts)
+
+
+def _spared(booster: Tensor, gradient_block: bool) -> Tensor:  # noqa: FBT001  # private
+    return booster.detach() if gradient_block else booster
+
+
+def _weighed(cost: Tensor, weight_B: Tensor) -> Tensor:
+    """Rows by their weight; what a whole minibatch costs by its rows' mean weight."""
+    return (cost * weight_B).mean()
+
+
+def _between(features: Features, weight_B: Tensor, gradient_block: bool) -> Tensor:  # noqa: FBT001  # private
+    """The mean over the pairs, in float32: under autocast a booster's layers are bf16."""
+    costs = [
+        _weighed(
+            features.hint(features.light[i].float(), _spared(features.booster[j], gradient_block).float()), weight_B
+        )
+        for i, j in features.pairs
+    ]
+    return torch.stack(costs).mean()

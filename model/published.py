@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from contracts.app import App
+from contracts.nets import Activation, Light
 from model.light import LightNet
 from model.tensors import Batch
 
@@ -24,14 +25,17 @@ class PublishedLight:
         self._embedding, self._wide = tensors.pop("embedding"), tensors.pop("wide", None)
         self._ids, self._dense = len(layout.light_ids), len(layout.light_dense)
         layers = sorted({int(name.split(".")[1]) for name in tensors if name.startswith("mlp.")})
-        self._net = LightNet(
-            self._ids,
-            self._dense,
-            width=self._embedding.shape[1],
+        code = int(tensors.pop("activation", torch.zeros(1)))
+        named: dict[int, Activation] = {0: "prelu" if "slopes.0" in tensors else "relu", 1: "gelu", 2: "silu"}
+        settings = Light(
+            deep=bool(layers),
             hidden=tuple(tensors[f"mlp.{layer}.weight"].shape[0] for layer in layers[:-1]),
             wide=self._wide is not None,
-            prior_logit=0.0,
+            fm="fm" in tensors,
+            activation=named[code],
+            norm="layer" if "norms.0.weight" in tensors else "none",
         )
+        self._net = LightNet(self._ids, self._dense, width=self._embedding.shape[1], settings=settings, prior_logit=0.0)
         self._net.load_state_dict(tensors)
         self._net.eval()
 

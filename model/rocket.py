@@ -2,19 +2,22 @@
 
 `model.sharing = "shared"`: one table for all id features; both nets read the same rows of the light's features.
 `"separate"`: the light net has a table of its features, the booster one of all features. A sequence reads the rows of
-the feature that it refers to. Shapes: B rows, F id features, N dense, Q sequences, S positions, D width.
+the feature that it refers to. With `model.share = "trunk"` the booster also sees what the light net's lowest layers
+give.
+Shapes: B rows, F id features, N dense, Q sequences, S positions, D width, H hidden width.
 """
 
 import math
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from contracts.app import App
-from contracts.sections import Booster
-from model.boosters import BoosterInput, Sizes, make_booster
+from contracts.errors import ContractError
+from contracts.nets import Booster
+from model.boosters import BoosterInput, Sizes, gives_hidden, make_booster
 from model.delayed import DelayHeads, mode_of
 from model.embeddings import Part, Table, Touched
 from model.layers import AttentionPooling, MeanPooling, Padded, RunningStandardise
@@ -33,15 +36,25 @@ class BoosterNet(nn.Module):
         self.pooling = nn.ModuleList(pooling(sizes.width) for _ in sizes.queries)
         self.tower = make_booster(settings, sizes)
 
-    def forward(self, fields_BFD: Tensor, sequences: tuple[tuple[Tensor, Tensor], ...], dense_BN: Tensor) -> Tensor:
-        """Embeddings [B, F, D], sequences ([B, L, D], mask [B, L]) and raw numbers [B, N] to logits [B], float32."""
+    def forward(
+        self,
+        fields_BFD: Tensor,
+        sequences: tuple[tuple[Tensor, Tensor], ...],
+        dense_BN: Tensor,
+        trunk_BH: Tensor | None = None,
+        hidden: list[Tensor] | None = None,
+    ) -> Tensor:
+        """Embeddings [B, F, D], sequences ([B, L, D], mask [B, L]) and raw numbers [B, N] to logits [B], float32.
+
+        The trunk is what the shared layers give; behind `hidden` each hidden layer's output is put, [B, H].
+        """
         pooled = [
             pool(*sequence, fields_BFD[:, query])
             for pool, sequence, query in zip(self.pooling, sequences, self._queries, strict=True)
         ]
         pooled_BQD = torch.stack(pooled, dim=1) if pooled else fields_BFD[:, :0]
-        seen = BoosterInput(fields_BFD, pooled_BQD, self.standardise(dense_BN), sequences)
-        logit_B: Tensor = self.tower(seen)
+        seen = BoosterInput(fields_BFD, pooled_BQD, self.standardise(dense_BN), sequences, trunk_BH)
+        logit_B: Tensor = self.tower(seen) if hidden is None else self.tower(seen, hidden=hidden)
         return logit_B.float()
 
 
@@ -52,6 +65,8 @@ class Judged(NamedTuple):
     booster_B: Tensor | None
     touched: tuple[tuple[Table, Touched], ...]
     heads_BK: Tensor | None = None  #: of the delay heads, where `labels.mode` has them
+    light_layers: tuple[Tensor, ...] = ()  #: what its hidden layers gave, [B, H] each, where that was asked for
+    booster_layers: tuple[Tensor, ...] = ()  #: likewise; of a booster of one's own those that it tells
 
 
 class RocketNets:
@@ -70,8 +85,10 @@ class RocketNets:
         self._width = model.embedding_dim
         self._light_ids = len(layout.light_ids)
         self._light_dense = len(layout.light_dense)
+        self._asks_hidden = app.config.rocket.feature_hint != "none"
         self._light_moves_shared = app.config.rocket.light_updates_shared
         alone = model.booster.kind == "none"
+        self._trunk = 0 if alone or model.share != "trunk" else model.trunk_layers
         prior = app.config.serving.prior_ctr
 
         embedding = Part("embedding", model.embedding_dim, train.embedding_lr, train.embedding_init)
@@ -96,12 +113,13 @@ class RocketNets:
                 self._light_ids,
                 self._light_dense,
                 width=self._width,
-                hidden=model.light.hidden,
-                wide=model.light.wide,
+                settings=model.light,
                 prior_logit=math.log(prior / (1 - prior)),
+                trunk=self._trunk,
             )
             torch.manual_seed(seed + 3)
-            self.booster = None if alone else self._make_booster(model.booster, self.light.bias)
+            trunk = model.light.layers[self._trunk - 1] if self._trunk else 0
+            self.booster = None if alone else self._make_booster(model.booster, self.light.bias, trunk)
             torch.manual_seed(seed + 4)
             mode = mode_of(app.config.labels)
             inputs = self._light_ids * self._width + self._light_dense
@@ -111,12 +129,18 @@ class RocketNets:
         for net in self.nets.values():
             net.to(device)
 
-    def _make_booster(self, settings: Booster, prior_logit: Tensor) -> BoosterNet:
+    def _make_booster(self, settings: Booster, prior_logit: Tensor, trunk: int) -> BoosterNet:
         layout = self.layout
         names = [feature.name for feature in layout.ids]
         queries = tuple(names.index(f.of or "") for f in layout.sequences)
-        sizes = Sizes(len(layout.ids), len(layout.sequences), len(layout.dense), self._width, queries)
+        sizes = Sizes(len(layout.ids), len(layout.sequences), len(layout.dense), self._width, queries, trunk)
         net = BoosterNet(sizes, settings)
+        if self._asks_hidden and not gives_hidden(net.tower):
+            raise ContractError(
+                f"[rocket] feature_hint needs the booster's hidden layers, and '{settings.kind}' does not give them: "
+                "let its forward take hidden, a list to put them behind (see model/boosters/mlp.py), or set "
+                'feature_hint = "none"'
+            )
         head = getattr(net.tower, "head", None)
         if isinstance(head, nn.Linear) and head.out_features == 1:
             nn.init.constant_(head.bias, float(prior_logit.detach()))
@@ -142,42 +166,34 @@ class RocketNets:
         nets = {"light": self.light, "booster": self.booster, "heads": self.heads}
         return {name: net for name, net in nets.items() if net is not None}
 
-    def learn(self, batch: Batch, autocast: AbstractContextManager[object]) -> Judged:
+    def learn(self, batch: Batch, autocast: AbstractContextManager[object], *, hidden: bool = False) -> Judged:
         """Logits that autograd follows down to the touched rows.
 
         Args:
             batch: on this device.
             autocast: entered around the booster.
+            hidden: give what the hidden layers give as well.
         """
         light_rows = batch.ids_BF[:, : self._light_ids].reshape(-1)
-        if self.booster is None or self.booster_table is None:
+        if self.booster_table is None:
             touched = self.light_table.touch(light_rows)
-            moved: tuple[tuple[Table, Touched], ...] = ((self.light_table, touched),)
-            return Judged(
-                self._judge_light(batch, touched.leaves), None, moved, self._judge_delay(batch, touched.leaves)
-            )
+            judged = self._judge(batch, touched.leaves, None, autocast, hidden)
+            return judged._replace(touched=((self.light_table, touched),))
         theirs = self.booster_table.touch(self._booster_rows(batch))
         if self.shared:
-            leaves = self._light_shares(batch, theirs.leaves)
-            moved = ((self.booster_table, theirs),)
-        else:
-            own = self.light_table.touch(light_rows)
-            leaves = own.leaves
-            moved = ((self.light_table, own), (self.booster_table, theirs))
-        logit_B = self._judge_light(batch, leaves)
-        with autocast:
-            booster_B = self._judge_booster(self.booster, batch, theirs.leaves[0])
-        return Judged(logit_B, booster_B, moved, self._judge_delay(batch, leaves))
+            judged = self._judge(batch, self._light_shares(batch, theirs.leaves), theirs.leaves[0], autocast, hidden)
+            return judged._replace(touched=((self.booster_table, theirs),))
+        own = self.light_table.touch(light_rows)
+        judged = self._judge(batch, own.leaves, theirs.leaves[0], autocast, hidden)
+        return judged._replace(touched=((self.light_table, own), (self.booster_table, theirs)))
 
-    def predict(self, batch: Batch) -> Judged:
-        """Logits without gradients, in float32."""
+    def predict(self, batch: Batch, *, hidden: bool = False) -> Judged:
+        """Logits without gradients, in float32; no delay heads."""
         light_rows = batch.ids_BF[:, : self._light_ids].reshape(-1)
         with torch.no_grad():
-            light_B = self._judge_light(batch, self.light_table.look_up(light_rows))
-            if self.booster is None or self.booster_table is None:
-                return Judged(light_B, None, ())
-            leaf = self.booster_table.look_up(self._booster_rows(batch))[0]
-            return Judged(light_B, self._judge_booster(self.booster, batch, leaf), ())
+            leaf = None if self.booster_table is None else self.booster_table.look_up(self._booster_rows(batch))[0]
+            judged = self._judge(batch, self.light_table.look_up(light_rows), leaf, nullcontext(), hidden)
+        return judged._replace(heads_BK=None)
 
     def observe(self, batch: Batch) -> None:
         """Let the booster's standardisation see the numbers of a minibatch that has been learnt."""
@@ -191,32 +207,47 @@ class RocketNets:
     def _light_shares(self, batch: Batch, leaves: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Of each part of all look-ups those that the light net makes."""
         fields = batch.ids_BF.numel()
-        shares = []
-        for number, leaf_MD in enumerate(leaves):
-            width = leaf_MD.shape[1]
-            mine = leaf_MD[:fields].view(batch.rows, batch.ids_BF.shape[1], width)[:, : self._light_ids]
-            # the first-order weights, beside the embedding, are the light net's own: they always move
-            blocked = number == 0 and not self._light_moves_shared
-            shares.append((mine.detach() if blocked else mine).reshape(-1, width))
-        return tuple(shares)
+        return tuple(
+            leaf_MD[:fields]
+            .view(batch.rows, batch.ids_BF.shape[1], leaf_MD.shape[1])[:, : self._light_ids]
+            .reshape(-1, leaf_MD.shape[1])
+            for leaf_MD in leaves
+        )
 
-    def _judge_light(self, batch: Batch, leaves: tuple[Tensor, ...]) -> Tensor:
+    def _judge(
+        self,
+        batch: Batch,
+        leaves: tuple[Tensor, ...],
+        booster_leaf_MD: Tensor | None,
+        autocast: AbstractContextManager[object],
+        hidden: bool,  # noqa: FBT001  # private
+    ) -> Judged:
+        """Both nets from the rows that they read."""
+        lights: list[Tensor] | None = [] if hidden else None
+        boosters: list[Tensor] | None = [] if hidden else None
+        dense_BN, trunk_BH = batch.dense_BN[:, : self._light_dense], None
         embedding_BX = leaves[0].view(batch.rows, self._light_ids * self._width)
+        if self._trunk:
+            trunk_BH = self.light.lowest(embedding_BX, dense_BN, lights)
+        seen_BH = trunk_BH
+        if self.shared and not self._light_moves_shared:  # the first-order weights are the light net's own: they move
+            embedding_BX, seen_BH = embedding_BX.detach(), None if trunk_BH is None else trunk_BH.detach()
+            lights = None if lights is None else [layer.detach() for layer in lights]
         wide_BF = leaves[1].view(batch.rows, self._light_ids) if len(leaves) > 1 else None
-        logit_B: Tensor = self.light(embedding_BX, wide_BF, batch.dense_BN[:, : self._light_dense])
-        return logit_B
+        light_B = self.light(embedding_BX, wide_BF, dense_BN, trunk_BH=seen_BH, hidden=lights)
+        booster_B = None
+        if self.booster is not None and booster_leaf_MD is not None:
+            with autocast:
+                booster_B = self._judge_booster(self.booster, batch, booster_leaf_MD, trunk_BH, boosters)
+        heads_BK = None if self.heads is None else self.heads(embedding_BX, dense_BN)
+        return Judged(light_B, booster_B, (), heads_BK, tuple(lights or ()), tuple(boosters or ()))
 
-    def _judge_delay(self, batch: Batch, leaves: tuple[Tensor, ...]) -> Tensor | None:
-        if self.heads is None:
-            return None
-        embedding_BX = leaves[0].view(batch.rows, self._light_ids * self._width)
-        heads_BK: Tensor = self.heads(embedding_BX, batch.dense_BN[:, : self._light_dense])
-        return heads_BK
-
-    def _judge_booster(self, net: BoosterNet, batch: Batch, leaf_MD: Tensor) -> Tensor:
+    def _judge_booster(
+        self, net: BoosterNet, batch: Batch, leaf_MD: Tensor, trunk_BH: Tensor | None, hidden: list[Tensor] | None
+    ) -> Tensor:
         parts = torch.split(leaf_MD, [batch.ids_BF.numel(), *(s.rows_S.shape[0] for s in batch.sequences)])
         fields_BFD = parts[0].view(batch.rows, len(self.layout.ids), self._width)
         padded = [Padded(sequence) for sequence in batch.sequences]
         sequences = tuple((p.fill(part), p.mask_BL) for p, part in zip(padded, parts[1:], strict=True))
-        logit_B: Tensor = net(fields_BFD, sequences, batch.dense_BN)
+        logit_B: Tensor = net(fields_BFD, sequences, batch.dense_BN, trunk_BH, hidden)
         return logit_B

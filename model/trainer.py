@@ -11,15 +11,19 @@ from torch import Tensor, nn
 
 from contracts.app import App
 from contracts.errors import ContractError, CorruptError
+from contracts.model_checks import pairs_trouble
 from model.averaging import DecayingAverage
 from model.delayed import Seen, mode_of
-from model.hints import hint_named
-from model.losses import Terms, rocket_loss
+from model.hints import feature_hint_named, hint_named
+from model.lifecycle import fitted
+from model.losses import Features, Terms, rocket_loss
 from model.optimizers import FlatAdam
 from model.precision import denormals_flushed, pick_device, use_bf16
 from model.predictions import Predictions, joined, predictions_of
-from model.rocket import RocketNets
+from model.rocket import Judged, RocketNets
+from model.schedule import HintGate
 from model.tensors import Batch, to_batch
+from model.watch import Watch
 
 _PREDICT_ROWS = 16_384  # bounds the memory of `predict`, whatever it is asked
 
@@ -47,6 +51,9 @@ class Trainer:
         torch.set_num_threads(config.train.threads)
         self.device = pick_device(config.train.device)
         self._hint = hint_named(config.rocket.hint)
+        self._feature_hint = (
+            feature_hint_named(config.rocket.feature_hint) if config.model.booster.kind != "none" else None
+        )
         self._mode, self._link = mode_of(config.labels), config.labels.link
         self._observed = config.labels.first_row_s / config.labels.wait_s
         self.nets = RocketNets(app, seed=self.seed, device=self.device)
@@ -59,23 +66,21 @@ class Trainer:
             for net in self.nets.nets.values()
             for module in net.modules()
         ) or (":" in config.model.booster.kind)
-        self._running_light = 0.0
-        self._running_booster = 0.0
+        self._gate = HintGate(config.rocket)
+        self.watch = Watch(self.nets, config.rocket.watch_every)  #: figures of the terms; they steer nothing
 
     @property
     def gate_open(self) -> bool:
         """Whether the booster's running logloss is below the light's; both decay with `rocket.gate_halflife_rows`."""
-        return self.rows_learnt > 0 and self._running_booster < self._running_light
+        return self.nets.booster is not None and self._gate.open
 
     @property
     def hint_weight(self) -> float:
-        """Lambda for the next minibatch: 0 while the gate is shut, growing with the rows learnt under a ramp."""
-        rocket = self.app.config.rocket
-        if self.nets.booster is None or (rocket.gate and not self.gate_open):
-            return 0.0
-        if rocket.schedule == "ramp" and rocket.ramp_rows:
-            return rocket.hint_weight * min(1.0, self.rows_learnt / rocket.ramp_rows)
-        return rocket.hint_weight
+        """Lambda for the next minibatch: 0 while the gate is shut, else as `rocket.schedule` says."""
+        return self.app.config.rocket.hint_weight * self._strength()
+
+    def _strength(self) -> float:
+        return 0.0 if self.nets.booster is None else self._gate.strength(self.rows_learnt)
 
     def learn(self, rows: pl.DataFrame | Batch) -> Predictions:
         """Predict some rows, then learn them as one minibatch.
@@ -96,7 +101,7 @@ class Trainer:
     def _learn(self, batch: Batch) -> Predictions:
         self._adam.clear()
         weight = self.hint_weight
-        judged = self.nets.learn(batch, self._autocast())
+        judged = self.nets.learn(batch, self._autocast(), hidden=self._feature_hint is not None)
         rows = self._seen(batch, judged.heads_BK)
         mode = self._mode
         terms = rocket_loss(
@@ -109,6 +114,7 @@ class Trainer:
             hint_weight=weight,
             gradient_block=self.app.config.rocket.gradient_block,
             row_loss=None if mode is None else lambda logit_B, net: mode.loss(logit_B, rows, net),
+            features=self._features(judged),
         )
         total = terms.total
         figures_of_heads: dict[str, float] = {}
@@ -116,6 +122,7 @@ class Trainer:
             of_heads = (mode.head_loss(rows) * batch.weight_B).mean()
             total = total + of_heads
             figures_of_heads = {"loss_delay": float(of_heads.detach())}
+        seen = self.watch.look(terms.parts, judged) if self.watch.due(self.step) else {}
         total.backward()  # type: ignore[no-untyped-call]
         figures = self._figures(terms, weight) | figures_of_heads
         if not all(map(math.isfinite, figures.values())):
@@ -129,10 +136,23 @@ class Trainer:
         for average in self.averages.values():
             average.update(batch.rows)
         self.nets.observe(batch)
-        self._move_running(figures, batch.rows)
+        self._gate.move(figures["loss_light"], figures.get("loss_booster", 0.0), batch.rows)
+        if seen:
+            self.watch.keep({"rows": self.rows_learnt, "booster_lead": self._gate.lead, **figures, **seen})
         self.step += 1
         self.rows_learnt += batch.rows
         return predictions_of(judged.light_B, judged.booster_B, figures, self._link)
+
+    def _features(self, judged: Judged) -> Features | None:
+        if self._feature_hint is None:
+            return None
+        rocket, layers = self.app.config.rocket, (judged.light_layers, judged.booster_layers)
+        if ":" in self.app.config.model.booster.kind:  # what the check of the app cannot know
+            lights, boosters = ([layer.shape[1] for layer in each] for each in layers)
+            told = pairs_trouble(lights, boosters, rocket)
+            if told is not None:
+                raise ContractError(f"[rocket] feature_layers: {told}")
+        return Features(self._feature_hint, rocket.feature_layers, *layers, rocket.feature_weight * self._strength())
 
     def _seen(self, batch: Batch, heads_BK: Tensor | None) -> Seen:
         return Seen(batch.label_B, batch.role_B, batch.elapsed_B, self._observed, heads_BK)
@@ -188,16 +208,24 @@ class Trainer:
             "rows_learnt": self.rows_learnt,
             "bf16": self.bf16,
             "label_mode": self.app.config.labels.mode,
-            "running_logloss": {"light": self._running_light, "booster": self._running_booster},
+            "booster": {"kind": self.app.config.model.booster.kind, "since_rows": self._gate.since_rows},
+            "running_logloss": self._gate.meta(),
+            "watch": self.watch.meta(),
         }
 
-    def restore(self, state: dict[str, Tensor], meta: dict[str, Any]) -> None:
+    def restore(self, state: dict[str, Tensor], meta: dict[str, Any], *, new_booster: bool = False) -> None:
         """Go on exactly where another trainer of the same app stood when it gave `state` and `meta`.
 
+        Args:
+            state: of that trainer.
+            meta: of that trainer.
+            new_booster: where its booster was another one, keep all but the booster (`model.lifecycle`).
+
         Raises:
-            ContractError: the state is of nets of other shapes.
+            ContractError: the state is of nets of other shapes, or of another booster.
             CorruptError: `meta` lacks what it must hold.
         """
+        state, meta = fitted(self, state, meta, new_booster=new_booster)
         mode, wanted = meta.get("label_mode", "wait"), self.app.config.labels.mode
         if mode != wanted:
             raise ContractError(
@@ -214,7 +242,7 @@ class Trainer:
             )
         try:
             seed, step, rows = int(meta["seed"]), int(meta["step"]), int(meta["rows_learnt"])
-            light, booster = (float(meta["running_logloss"][name]) for name in ("light", "booster"))
+            self._gate.restore(meta)
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptError(f"the checkpoint's metadata lacks what steers training ({error!r})") from error
         for name, table in self.nets.tables.items():
@@ -228,11 +256,12 @@ class Trainer:
             net.load_state_dict({key.removeprefix(start): t for key, t in state.items() if key.startswith(start)})
         for name, average in self.averages.items():
             start = f"model.average.{name}."
-            average.load({key.removeprefix(start): t for key, t in state.items() if key.startswith(start)}, rows)
+            learnt = rows - self._gate.since_rows if name == "booster" else rows
+            average.load({key.removeprefix(start): t for key, t in state.items() if key.startswith(start)}, learnt)
         start = "optimizer.dense."
         self._adam.load({key.removeprefix(start): t for key, t in state.items() if key.startswith(start)})
         self.seed, self.step, self.rows_learnt = seed, step, rows
-        self._running_light, self._running_booster = light, booster
+        self.watch.restore(meta.get("watch", {}))
         if self.app.config.train.precision == "auto":  # what "auto" once chose stays, on whatever machine it goes on
             self.bf16 = bool(meta.get("bf16", self.bf16))
 
@@ -259,10 +288,6 @@ class Trainer:
                 "hint_weight": weight,
                 "grad_norm_booster": norms["booster"],
             }
+        if terms.feature is not None:
+            figures["feature"] = float(terms.feature)
         return figures
-
-    def _move_running(self, figures: dict[str, float], rows: int) -> None:
-        """Decay the running loglosses by event rows; both start equal, so the gate starts shut."""
-        keep = 0.5 ** (rows / self.app.config.rocket.gate_halflife_rows)
-        self._running_light = keep * self._running_light + (1 - keep) * figures["loss_light"]
-        self._running_booster = keep * self._running_booster + (1 - keep) * figures.get("loss_booster", 0.0)

@@ -16,13 +16,16 @@ import torch
 from contracts.app import App
 from contracts.errors import ContractError
 from contracts.segments import FeatureBatch
+from contracts.weights import Weights
 from model.checkpoint import Loaded
+from model.lifecycle import start_light
 from model.linear import HashedLinear
 from model.progressive import Progressive
 from model.tensors import Batch, to_batch
 from model.trainer import Trainer
 from nodes.delayed import judged
 from nodes.trained_ids import TrainedIds
+from nodes.verify_weights import check_schema
 
 MODELS = ("light", "booster", "linear")
 
@@ -116,6 +119,24 @@ class CoTrainer:
         self.examples = 0  #: rows learnt
         self.redelivered = 0  #: rows refused before this process began
         self.step = 0  #: minibatches learnt
+        self.light_from: int | None = None  #: the published version that the light net began with
+
+    def begin_with(self, weights: Weights) -> None:
+        """Let the light net, new so far, begin as a published version.
+
+        Raises:
+            SchemaMismatchError: the version was made for another feature table.
+            ContractError: its net, or how its logits are read, is not the app's.
+        """
+        check_schema(weights.manifest, self._app.schema_id)
+        if weights.manifest.link != self._app.config.labels.link:
+            raise ContractError(
+                f'version {weights.manifest.version}: its logits are read as "{weights.manifest.link}", and the app\'s '
+                f'labels.mode = "{self._app.config.labels.mode}" reads them as "{self._app.config.labels.link}"; set '
+                "the mode as it was"
+            )
+        start_light(self.trainer, weights.arrays)
+        self.light_from = weights.manifest.version
 
     def minibatches(self, until_ms: int | None = None) -> Minibatches:
         """A cutter that begins where this trainer stands."""
@@ -166,13 +187,17 @@ class CoTrainer:
             "redelivered": redelivered,
         }
 
-    def restore(self, saved: Loaded) -> None:
+    def restore(self, saved: Loaded, *, new_booster: bool = False) -> None:
         """Go on from a checkpoint, as if there had been no interruption.
 
+        Args:
+            saved: the checkpoint.
+            new_booster: the app's booster may be another one than the checkpoint's; then it begins anew.
+
         Raises:
-            CorruptError: it was trained with other nets.
+            ContractError, CorruptError: it was trained with other nets.
         """
-        self.trainer.restore(saved.part("trainer"), saved.meta["trainer"])
+        self.trainer.restore(saved.part("trainer"), saved.meta["trainer"], new_booster=new_booster)
         arrays = {name: tensor.numpy() for name, tensor in saved.part("progressive").items()}
         self.progressive.restore(arrays, saved.meta["progressive"])
         if self.linear is not None:

@@ -7,6 +7,7 @@ import polars as pl
 from contracts.app import App
 from contracts.odcs import Column
 from contracts.segments import EXAMPLE, example_schema
+from contracts.weights import ACTIVATION_CODES
 
 
 def light_arrays(app: App, seed: int = 0, *, bias: float = -3.0, scale: float = 0.1) -> dict[str, np.ndarray]:
@@ -24,11 +25,21 @@ def light_arrays(app: App, seed: int = 0, *, bias: float = -3.0, scale: float = 
     if model.light.wide:
         made["wide"] = rng.normal(0, scale, layout.light_rows)
         made["wide_dense"] = rng.normal(0, scale, len(layout.light_dense))
-    inputs = len(layout.light_ids) * model.embedding_dim + len(layout.light_dense)
-    for index, outputs in enumerate([*model.light.hidden, 1]):
+    light, inputs = model.light, len(layout.light_ids) * model.embedding_dim + len(layout.light_dense)
+    for index, outputs in enumerate([*light.hidden, 1] if light.deep else []):
         made[f"mlp.{index}.weight"] = rng.normal(0, scale, (outputs, inputs))
         made[f"mlp.{index}.bias"] = rng.normal(0, scale, outputs)
         inputs = outputs
+    for index, outputs in enumerate(light.layers):
+        if light.norm == "layer":
+            made[f"norms.{index}.weight"] = 1 + rng.normal(0, scale, outputs)
+            made[f"norms.{index}.bias"] = rng.normal(0, scale, outputs)
+        if light.activation == "prelu":
+            made[f"slopes.{index}"] = rng.normal(0.25, scale, outputs)
+    if light.layers and light.activation in ACTIVATION_CODES:
+        made["activation"] = np.array([ACTIVATION_CODES[light.activation]])
+    if light.fm:
+        made["fm"] = 1 + rng.normal(0, scale, 1)
     return {name: array.astype(np.float32) for name, array in made.items()}
 
 

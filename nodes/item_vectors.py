@@ -1,6 +1,7 @@
 """What each item of a catalogue adds to the light net's first layer, computed before anybody asks for it.
 
-Shapes: N places of the catalogue, F id features of items, D embedding width, H hidden width.
+Shapes: N places of the catalogue, F id features of items, D embedding width, K columns: those of the first layer, and D
+more where the net has pairs (`nodes.light_numpy`).
 """
 
 from dataclasses import dataclass
@@ -17,15 +18,15 @@ _CHUNK = 2048  # rows of one product: short enough that another thread waits for
 class ItemVectors:
     """The items' part of the first layer under one version.
 
-    Memory: 4 (H + 1) bytes a place, and 8 F for the rows that they read; both twice while the next is made.
+    Memory: 4 (K + 1) bytes a place, and 8 F for the rows that they read; both twice while the next is made.
     """
 
-    first_NH: np.ndarray  #: float32
+    first_NK: np.ndarray  #: float32
     wide_N: np.ndarray  #: float32
     ids_NF: np.ndarray  #: int64, rows in the fused table
     dense_NX: np.ndarray  #: float32, dense features
     generation: object  #: of the catalogue
-    part: tuple[np.ndarray, np.ndarray | None]  #: the weights that multiply what is looked up
+    part: tuple[np.ndarray, ...]  #: the weights that multiply what is looked up
     computed: int  #: places for which this needed a product; the others were taken over
 
     @classmethod
@@ -55,17 +56,17 @@ class ItemVectors:
         if kept:
             ids_NF = np.concatenate([kept.ids_NF[:have], ids_NF])
             dense_NX = np.concatenate([kept.dense_NX[:have], dense_NX])
-        part = (net.candidate.weight, net.candidate.wide)
-        first_NH, wide_N = np.empty((rows, part[0].shape[1]), np.float32), np.empty(rows, np.float32)
+        part = net.candidate.constants()
+        first_NK, wide_N = np.empty((rows, part[0].shape[1]), np.float32), np.empty(rows, np.float32)
         wrong_N = np.ones(rows, bool)
         if kept and changed is not None and _same(part, kept.part):
-            first_NH[:have], wide_N[:have] = kept.first_NH[:have], kept.wide_N[:have]
+            first_NK[:have], wide_N[:have] = kept.first_NK[:have], kept.wide_N[:have]
             wrong_N[:have] = _touched(ids_NF[:have], changed)
         places = np.flatnonzero(wrong_N)
         for start in range(0, len(places), _CHUNK):
             at = places[start : start + _CHUNK]
-            first_NH[at], wide_N[at] = net.row_share(ids_NF[at], dense_NX[at])
-        return cls(first_NH, wide_N, ids_NF, dense_NX, catalogue.generation, part, len(places))
+            first_NK[at], wide_N[at] = net.row_share(ids_NF[at], dense_NX[at])
+        return cls(first_NK, wide_N, ids_NF, dense_NX, catalogue.generation, part, len(places))
 
 
 def _touched(ids_NF: np.ndarray, changed: dict[str, np.ndarray]) -> np.ndarray:
@@ -80,6 +81,5 @@ def _touched(ids_NF: np.ndarray, changed: dict[str, np.ndarray]) -> np.ndarray:
     return found
 
 
-def _same(one: tuple[np.ndarray, np.ndarray | None], other: tuple[np.ndarray, np.ndarray | None]) -> bool:
-    wide = (one[1] is None) == (other[1] is None) and (one[1] is None or np.array_equal(one[1], other[1]))  # type: ignore[arg-type]
-    return wide and np.array_equal(one[0], other[0])
+def _same(one: tuple[np.ndarray, ...], other: tuple[np.ndarray, ...]) -> bool:
+    return all(map(np.array_equal, one, other))

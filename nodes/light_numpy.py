@@ -1,9 +1,12 @@
 """The light net in NumPy: what the scorer and the gate compute, without torch.
 
 The first layer is split: its part over what the request knows (user, context) is computed once a request, its part
-over the candidate once a candidate.
+over the candidate once a candidate. So are the pairs of embeddings. With s the sum of some embeddings and q that of
+their squared lengths, all pairs give (|s|^2 - q) / 2 (Rendle, ICDM 2010); of the pairs within a request and of those
+within a candidate this is one number each, which joins the wide term, and the pairs across are s_request . s_candidate,
+D products. So s stands behind the first layer's H columns, K = H + D in all; without pairs K is H.
 
-Shapes: B rows, R requests, F id features, N dense features, D embedding width, H hidden width.
+Shapes: B rows, R requests, F id features, N dense features, D embedding width, H hidden width, K as above.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,10 +22,11 @@ from threadpoolctl import ThreadpoolController
 from contracts.errors import ContractError, CorruptError
 from contracts.features import Feature, Layout
 from nodes.light_arrays import check_arrays
+from nodes.light_layers import UpperLayers
 
 #: Feature columns by name: of a frame, or arrays.
 Features = pl.DataFrame | Mapping[str, np.ndarray]
-#: A contribution to the first layer, float32 [B, H], and to the wide term, float32 [B].
+#: A contribution to the first layer and the sum of the embeddings, float32 [B, K], and to the wide term, float32 [B].
 Share = tuple[np.ndarray, np.ndarray]
 
 
@@ -34,8 +38,15 @@ class Part:
     dense: tuple[Feature, ...]
     starts: np.ndarray  #: [F] first row of each id feature in the fused table
     rows: np.ndarray  #: [F] how many rows it has there
-    weight: np.ndarray  #: [F*D + N, H] embedded inputs first
+    weight: np.ndarray  #: [F*D + N, K] embedded inputs first
     wide: np.ndarray | None  #: of the dense features
+    pairs: float | None  #: what the pairs are multiplied by
+
+    def constants(self) -> tuple[np.ndarray, ...]:
+        """All that a contribution hangs on beside the rows of the tables."""
+        absent = np.zeros(0, np.float32)
+        pairs = absent if self.pairs is None else np.array([self.pairs])
+        return self.weight, absent if self.wide is None else self.wide, pairs
 
     def inputs(self, features: Features, rows: int) -> tuple[np.ndarray, np.ndarray]:
         """Rows in the fused table, int64 [B, F], and dense values, float32 [B, N].
@@ -80,15 +91,16 @@ class LightNet:
         self._embedding = self._arrays["embedding"]
         self._wide = self._arrays.get("wide")
         self._bias = np.float32(self._arrays["bias"][0])
+        self._pairs = float(self._arrays["fm"][0]) if "fm" in self._arrays else None
+        first = self._arrays["mlp.0.bias"] if self.layers else np.zeros(0, np.float32)
+        self.hidden = len(first)  #: H
+        self._first_bias = np.zeros(self.hidden + (0 if self._pairs is None else self._embedding.shape[1]), np.float32)
+        self._first_bias[: self.hidden] = first
+        self._above = UpperLayers(self._arrays, self.layers)
         names = [feature.name for feature in (*layout.light_ids, *layout.light_dense)]
         self._whole = self._part(names)
         self._request = self._part([name for name in names if name in per_request])
         self.candidate = self._part([name for name in names if name not in per_request])
-        self._zeros = np.zeros(0, np.float32)
-        self._rest = [
-            (np.ascontiguousarray(self._arrays[f"mlp.{index}.weight"].T), self._arrays[f"mlp.{index}.bias"])
-            for index in range(1, self.layers)
-        ]
 
     def logits(self, features: Features) -> np.ndarray:
         """Logits of rows that hold every light feature: float32 [B].
@@ -96,8 +108,9 @@ class LightNet:
         Raises:
             ContractError: a feature is missing or holds an id beyond its table.
         """
-        first_BH, wide_B = self._share(self._whole, features, _height(features))
-        first_BH += self._arrays["mlp.0.bias"]
+        first_BK, wide_B = self._share(self._whole, features, _height(features))
+        first_BK += self._first_bias
+        first_BH = first_BK if self._pairs is None else np.ascontiguousarray(first_BK[:, : self.hidden])
         return self._above(first_BH) + wide_B + self._bias
 
     def split_logits(self, requests: Features, candidates: Features, request_B: np.ndarray) -> np.ndarray:
@@ -110,18 +123,19 @@ class LightNet:
         """
         num_requests = max(_height(requests), int(request_B.max(initial=-1)) + 1)  # no column has no height
         share = self.request_share(requests, num_requests)
-        first_BH, wide_B = self.candidate_share(candidates, request_B.size)
-        return self.joined(share, request_B, first_BH, wide_B)
+        return self.joined(share, request_B, *self.candidate_share(candidates, request_B.size))
 
     def request_share(self, requests: Features, rows: int) -> Share:
-        """What requests add to the first layer of each of their candidates, its bias included: [R, H] and [R]."""
-        first_RH, wide_R = self._share(self._request, requests, rows)
-        first_RH += self._arrays["mlp.0.bias"]
+        """What requests add to the first layer of each of their candidates, its bias included: [R, K] and [R]."""
+        first_RK, wide_R = self._share(self._request, requests, rows)
+        first_RK += self._first_bias
+        if self._pairs is not None:
+            first_RK[:, self.hidden :] *= np.float32(self._pairs)
         wide_R += self._bias
-        return first_RH, wide_R
+        return first_RK, wide_R
 
     def candidate_share(self, candidates: Features, rows: int) -> Share:
-        """What candidates add to the first layer: [B, H] and [B]."""
+        """What candidates add to the first layer: [B, K] and [B]."""
         return self._share(self.candidate, candidates, rows)
 
     def row_share(self, ids_BF: np.ndarray, dense_BN: np.ndarray) -> Share:
@@ -141,25 +155,29 @@ class LightNet:
         Args:
             share: of the requests.
             request_B: the row in `share` of each candidate, not descending.
-            first: of the candidates, [B, H]; overwritten. With `place_B` a table [N, H], only read.
+            first: of the candidates, [B, K]; overwritten. With `place_B` a table [N, K], only read.
             wide: likewise, [B] or [N].
             place_B: each candidate's row in the table.
 
         Goes request by request: what a request needs stays in the processor's cache.
         """
-        first_RH, wide_R = share
+        first_RK, wide_R = share
         logit_B = np.empty(request_B.size, np.float32)
         bounds = np.searchsorted(request_B, np.arange(len(wide_R) + 1)).tolist()
         for row, (start, stop) in enumerate(pairwise(bounds)):
             if start == stop:
                 continue
             if place_B is None:
-                mine_BH, wide_B = first[start:stop], wide[start:stop]
+                mine_BK, wide_B = first[start:stop], wide[start:stop]
             else:
                 at_B = place_B[start:stop]
-                mine_BH, wide_B = first.take(at_B, axis=0, mode="clip"), wide.take(at_B)
-            mine_BH += first_RH[row]
-            np.add(self._above(mine_BH), wide_B, out=logit_B[start:stop])
+                mine_BK, wide_B = first.take(at_B, axis=0, mode="clip"), wide.take(at_B)
+            if self._pairs is not None:
+                wide_B = wide_B + mine_BK[:, self.hidden :] @ first_RK[row, self.hidden :]
+                mine_BK = mine_BK[:, : self.hidden] + first_RK[row, : self.hidden]
+            else:
+                mine_BK += first_RK[row]
+            np.add(self._above(mine_BK), wide_B, out=logit_B[start:stop])
             logit_B[start:stop] += wide_R[row]
         return logit_B
 
@@ -177,17 +195,23 @@ class LightNet:
         places = [index for index, feature in enumerate(layout.light_dense) if feature.name in names]
         columns += [len(layout.light_ids) * width + index for index in places]
         wide_dense = self._arrays.get("wide_dense")
+        weight = np.zeros((len(columns), self._first_bias.size), np.float32)
+        if self.layers:
+            weight[:, : self.hidden] = self._arrays["mlp.0.weight"][:, columns].T
+        if self._pairs is not None:
+            weight[: len(ids) * width, self.hidden :] = np.tile(np.eye(width, dtype=np.float32), (len(ids), 1))
         return Part(
             ids=ids,
             dense=dense,
             starts=np.array([layout.offsets[feature.name] for feature in ids], np.int64),
             rows=np.array([feature.rows for feature in ids], np.int64),
-            weight=np.ascontiguousarray(self._arrays["mlp.0.weight"][:, columns].T),
+            weight=weight,
             wide=None if wide_dense is None else wide_dense[places],
+            pairs=self._pairs,
         )
 
     def _share(self, part: Part, features: Features, rows: int) -> Share:
-        """A part's contribution to the first layer [B, H] and to the wide term [B]."""
+        """A part's contribution to the first layer [B, K] and to the wide term [B]."""
         return self._product(part, *part.inputs(features, rows))
 
     def _product(self, part: Part, ids_BF: np.ndarray, dense_BN: np.ndarray) -> Share:
@@ -203,23 +227,12 @@ class LightNet:
             np.add.reduce(self._wide.take(ids_BF), axis=1, out=wide_B)
         if part.wide is not None and dense_BN.shape[1]:
             wide_B += dense_BN @ part.wide
-        return inputs_BX @ part.weight, wide_B
-
-    def _above(self, first_BH: np.ndarray) -> np.ndarray:
-        """All above the first layer: [B]; `first_BH`, what that layer gives, is overwritten."""
-        hidden = first_BH
-        for weight, bias in self._rest:
-            self._relu(hidden)
-            hidden = hidden @ weight
-            hidden += bias
-        return hidden[:, 0]
-
-    def _relu(self, hidden: np.ndarray) -> None:
-        """In place; against an array of zeros NumPy takes a quarter of the time that it takes against the number 0."""
-        flat, zeros = hidden.reshape(-1), self._zeros
-        if zeros.size < flat.size:
-            zeros = self._zeros = np.zeros(flat.size, np.float32)
-        np.maximum(flat, zeros[: flat.size], out=flat)
+        first_BK = inputs_BX @ part.weight
+        if part.pairs is not None:
+            sum_BD, embedded_BX = first_BK[:, self.hidden :], inputs_BX[:, :embedded]
+            squares_B = np.einsum("bd,bd->b", sum_BD, sum_BD) - np.einsum("bx,bx->b", embedded_BX, embedded_BX)
+            wide_B += np.float32(0.5 * part.pairs) * squares_B
+        return first_BK, wide_B
 
 
 @contextmanager

@@ -150,11 +150,11 @@ class LightScorer:
             return self._own_logits(asked, share, good_R, np.flatnonzero(good_B))
         if self.items is not None and (places >= 0).all():
             rows = slice(None) if good_B.all() else good_B
-            return self._net.joined(share, request_of[rows], self.items.first_NH, self.items.wide_N, places[rows])
+            return self._net.joined(share, request_of[rows], self.items.first_NK, self.items.wide_N, places[rows])
         logit = np.empty(good_B.size, np.float32)
         by_id, own = good_B & (places >= 0), np.flatnonzero(good_B & (places < 0))
         if self.items is not None:
-            items = self.items.first_NH, self.items.wide_N
+            items = self.items.first_NK, self.items.wide_N
             logit[by_id] = self._net.joined(share, request_of[by_id], *items, places[by_id])
         if own.size:
             logit[own] = self._own_logits(asked, share, good_R, own)

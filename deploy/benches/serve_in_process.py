@@ -101,7 +101,7 @@ def _net_alone(app: App, store: EndlessVersions, repeats: int) -> dict[str, dict
         return net.request_share(now[0], 1)
 
     sides: dict[str, Callable[[], Any]] = {
-        "precomputed": lambda: net.joined(share(), request_of, vectors.first_NH, vectors.wide_N, now[1]),
+        "precomputed": lambda: net.joined(share(), request_of, vectors.first_NK, vectors.wide_N, now[1]),
         "split": lambda: net.joined(share(), request_of, *net.row_share(now[3], nothing)),
         "torch": lambda: torch_net(torch.from_numpy(now[2])),
         "onnxruntime": lambda: onnx_net(now[2]),

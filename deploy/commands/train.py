@@ -5,10 +5,10 @@ import os
 import sys
 import threading
 from collections.abc import Mapping
-from contextlib import closing, nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +21,9 @@ from flows.settings import load_app_with_settings
 from nodes.hasty_weights import HastyWeights
 from nodes.kafka_url import is_kafka_url
 from nodes.weight_stores import open_weights
+
+if TYPE_CHECKING:
+    from flows.train_start import Start
 
 app = typer.Typer(add_completion=False)
 _BROKER_S = 5.0  # SIGTERM is answered within 10 s
@@ -68,6 +71,17 @@ def train(
     ] = None,
     until: Annotated[str | None, typer.Option(help="Hold out examples from that time on: ISO, or epoch ms.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Train anew, whatever checkpoints stand there.")] = False,
+    light_from: Annotated[
+        str | None,
+        typer.Option(
+            help="A new trainer's light net begins as the newest version there: redis://host:port, the folder of an "
+            'embedded Valkey, or "weights" for those of --weights. A checkpoint goes before it.'
+        ),
+    ] = None,
+    new_booster: Annotated[
+        bool,
+        typer.Option("--new-booster", help="Another booster than the checkpoint's begins anew; the light net stays."),
+    ] = False,
     sets: Annotated[list[str] | None, typer.Option("--set", help="section.key=value, over the app's file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The last line of stdout is one JSON object.")] = False,
 ) -> None:
@@ -86,14 +100,23 @@ def train(
             weights, loaded.name, schema_id=loaded.schema_id, keep=publish.keep, ttl_s=publish.ttl_s, key=publish.key
         )
     )
+    if light_from == "weights" and weights is None:
+        raise typer.BadParameter("--light-from weights needs --weights")
     where = examples if is_kafka_url(examples) else Path(examples)
     with on_signals(lambda: os._exit(0)):  # torch takes seconds, and before it there is nothing to save
         from flows import train as bounded
+        from flows.train_start import Start
 
-    with stopped_by_signals() as stop, TerminalProgress() as progress, opened as store:
+    with stopped_by_signals() as stop, TerminalProgress() as progress, opened as store, ExitStack() as stack:
         progress.stage("train")
+        before = None if light_from is None else store
+        if light_from not in {None, "weights", weights}:
+            before = stack.enter_context(
+                open_weights(str(light_from), loaded.name, schema_id=loaded.schema_id, key=publish.key, create=False)
+            )
+        start = Start(before, new_booster)
         if live:
-            figures = _follow(loaded, where, checkpoints, store, stop, progress, metrics_port, resume=not fresh)
+            figures = _follow(loaded, where, checkpoints, store, stop, progress, metrics_port, start, resume=not fresh)
         else:
             figures = bounded.run(
                 loaded,
@@ -102,6 +125,7 @@ def train(
                 store=store,
                 until_ms=until_ms,
                 resume=not fresh,
+                start=start,
                 on_progress=lambda done, total, shown: progress.advance(done, total, _note(shown)),
                 stop=stop,
             )
@@ -119,6 +143,7 @@ def _follow(
     stop: threading.Event,
     progress: TerminalProgress,
     metrics_port: int | None,
+    start: "Start",
     *,
     resume: bool,
 ) -> dict[str, Any]:
@@ -152,6 +177,7 @@ def _follow(
                 stop=stop,
                 store=None if store is None else HastyWeights(store, patience_s=_STORE_S),
                 resume=resume,
+                start=start,
                 on_beat=on_beat,
             )
 

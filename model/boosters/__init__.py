@@ -1,9 +1,12 @@
 """The nets that teach, by name; each sees the same `BoosterInput` and gives one logit a row.
 
 A net of your own is a `torch.nn.Module` named "module:Class" in `model.booster.kind`, made as `Class(sizes, settings)`.
+`forward(seen)` gives its logits. To be followed layer by layer (`rocket.feature_hint`) it takes `hidden` as well: None,
+or a list behind which it puts what each of its hidden layers gives, [B, H]; asked for none, it must not pay for them.
 """
 
 import importlib
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,7 +16,7 @@ from torch import Tensor, nn
 
 from contracts.errors import ContractError
 from contracts.model_checks import trouble
-from contracts.sections import Booster
+from contracts.nets import Booster
 from model.layers import Hidden
 
 #: Name -> where the class is. A new booster is one file here and one row.
@@ -39,14 +42,19 @@ class BoosterInput(NamedTuple):
     sequences: tuple[
         tuple[Tensor, Tensor], ...
     ]  #: each sequence as ([B, L, D], mask [B, L]), for attention of your own
+    trunk_BH: Tensor | None = None  #: what the layers that the light net shares give (`model.share = "trunk"`)
 
     def vectors(self) -> Tensor:
         """Fields and pooled sequences, [B, M = F + Q, D]: what interactions are made of."""
         return torch.cat((self.fields_BFD, self.pooled_BQD), dim=1)
 
+    def numbers(self) -> Tensor:
+        """The dense features and the trunk: [B, N + H]."""
+        return self.dense_BN if self.trunk_BH is None else torch.cat((self.dense_BN, self.trunk_BH), dim=1)
+
     def flat(self) -> Tensor:
-        """All of it side by side but the unpooled sequences: [B, (F + Q) * D + N]."""
-        return torch.cat((self.fields_BFD.flatten(1), self.pooled_BQD.flatten(1), self.dense_BN), dim=1)
+        """All of it side by side but the unpooled sequences: [B, (F + Q) * D + N + H]."""
+        return torch.cat((self.fields_BFD.flatten(1), self.pooled_BQD.flatten(1), self.numbers()), dim=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +66,7 @@ class Sizes:
     dense: int  #: N
     width: int  #: D
     queries: tuple[int, ...] = ()  #: of each sequence, the field that it is a sequence of
+    trunk: int = 0  #: H, columns of the trunk
 
     @property
     def vectors(self) -> int:
@@ -65,14 +74,24 @@ class Sizes:
         return self.ids + self.sequences
 
     @property
+    def numbers(self) -> int:
+        """Columns of `BoosterInput.numbers`."""
+        return self.dense + self.trunk
+
+    @property
     def flat(self) -> int:
         """I: columns of `BoosterInput.flat`."""
-        return self.vectors * self.width + self.dense
+        return self.vectors * self.width + self.numbers
 
 
 def hidden_of(settings: Booster) -> Hidden:
     """What follows each hidden layer of a booster."""
     return Hidden(settings.activation, settings.norm, settings.dropout)
+
+
+def gives_hidden(net: nn.Module) -> bool:
+    """Whether a booster gives its hidden layers when asked."""
+    return "hidden" in inspect.signature(net.forward).parameters
 
 
 def make_booster(settings: Booster, sizes: Sizes) -> nn.Module:

@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from contracts.sections import Booster
+from contracts.nets import Booster
 from model.boosters import BoosterInput, Sizes, hidden_of
 from model.layers import DeepLayers, logit_head
 
@@ -54,7 +54,7 @@ class AutoInt(nn.Module):
         self.head = logit_head(attended + deep)
         self._plain = not settings.hidden
 
-    def forward(self, seen: BoosterInput) -> Tensor:
+    def forward(self, seen: BoosterInput, hidden: list[Tensor] | None = None) -> Tensor:
         """Logits [B]."""
         numbers_BND = seen.dense_BN.unsqueeze(2) * self.number_ND
         x_BMD = torch.cat((seen.vectors(), numbers_BND), dim=1)
@@ -62,6 +62,6 @@ class AutoInt(nn.Module):
             x_BMD = layer(x_BMD)
         last_BI = x_BMD.flatten(1)
         if not self._plain:
-            last_BI = torch.cat((last_BI, self.deep(seen.flat())), dim=1)
+            last_BI = torch.cat((last_BI, self.deep(seen.flat(), hidden)), dim=1)
         logit_B: Tensor = self.head(last_BI).squeeze(1)
         return logit_B

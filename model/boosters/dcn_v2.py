@@ -7,7 +7,7 @@ WWW 2021, arXiv 2008.13535: equation 1 (whole matrices), 2 and 3 (a mixture of l
 import torch
 from torch import Tensor, nn
 
-from contracts.sections import Booster
+from contracts.nets import Booster
 from model.boosters import BoosterInput, Sizes, hidden_of
 from model.layers import DeepLayers, logit_head
 
@@ -87,16 +87,16 @@ class DCNv2(nn.Module):
         beside = len(self.crosses) and not self.stacked
         self.head = logit_head(self.deep.outputs + (sizes.flat if beside else 0))
 
-    def forward(self, seen: BoosterInput) -> Tensor:
+    def forward(self, seen: BoosterInput, hidden: list[Tensor] | None = None) -> Tensor:
         """Logits [B]."""
         x0_BI = seen.flat()
         x_BI = x0_BI
         for cross in self.crosses:
             x_BI = cross(x0_BI, x_BI)
         if self.stacked or not len(self.crosses):
-            last_BH = self.deep(x_BI)
+            last_BH = self.deep(x_BI, hidden)
         else:
-            last_BH = torch.cat((x_BI, self.deep(x0_BI)), dim=1)
+            last_BH = torch.cat((x_BI, self.deep(x0_BI, hidden)), dim=1)
         logit_B: Tensor = self.head(last_BH).squeeze(1)
         return logit_B
 

@@ -8,7 +8,7 @@ strong.
 import torch
 from torch import Tensor, nn
 
-from contracts.sections import Booster
+from contracts.nets import Booster
 from model.activations import Dice
 from model.boosters import BoosterInput, Sizes, hidden_of
 from model.layers import DeepLayers, linear, logit_head
@@ -48,12 +48,12 @@ class DIN(nn.Module):
         self.deep = DeepLayers(sizes.flat, settings.hidden, hidden_of(settings))
         self.head = logit_head(self.deep.outputs)
 
-    def forward(self, seen: BoosterInput) -> Tensor:
+    def forward(self, seen: BoosterInput, hidden: list[Tensor] | None = None) -> Tensor:
         """Logits [B]."""
         pooled = [
             unit(*sequence, seen.fields_BFD[:, query])
             for unit, sequence, query in zip(self.units, seen.sequences, self._queries, strict=True)
         ]
-        x_BI = torch.cat((seen.fields_BFD.flatten(1), *pooled, seen.dense_BN), dim=1)
-        logit_B: Tensor = self.head(self.deep(x_BI)).squeeze(1)
+        x_BI = torch.cat((seen.fields_BFD.flatten(1), *pooled, seen.numbers()), dim=1)
+        logit_B: Tensor = self.head(self.deep(x_BI, hidden)).squeeze(1)
         return logit_B

@@ -9,7 +9,7 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
-from contracts.sections import Booster
+from contracts.nets import Booster
 from model.boosters import BoosterInput, Sizes, hidden_of
 from model.layers import DeepLayers, linear, logit_head
 
@@ -63,14 +63,14 @@ class FiBiNET(nn.Module):
         self.weighed = Bilinear(sizes.vectors, sizes.width, settings.bilinear)
         self.first = nn.Linear(sizes.flat, 1, bias=False)
         nn.init.zeros_(self.first.weight)
-        inputs = self.plain.outputs + self.weighed.outputs + sizes.dense
+        inputs = self.plain.outputs + self.weighed.outputs + sizes.numbers
         self.deep = DeepLayers(inputs, settings.hidden, hidden_of(settings))
         self.head = logit_head(self.deep.outputs)
 
-    def forward(self, seen: BoosterInput) -> Tensor:
+    def forward(self, seen: BoosterInput, hidden: list[Tensor] | None = None) -> Tensor:
         """Logits [B]."""
         vectors_BMD = seen.vectors()
-        pairs = (self.plain(vectors_BMD), self.weighed(self.importance(vectors_BMD)), seen.dense_BN)
-        deep_B1 = self.head(self.deep(torch.cat(pairs, dim=1)))
+        pairs = (self.plain(vectors_BMD), self.weighed(self.importance(vectors_BMD)), seen.numbers())
+        deep_B1 = self.head(self.deep(torch.cat(pairs, dim=1), hidden))
         logit_B: Tensor = (deep_B1 + self.first(seen.flat()).float()).squeeze(1)
         return logit_B

@@ -7,7 +7,7 @@ Mao et al., "FinalMLP: An Enhanced Two-Stream MLP Model for CTR Prediction", AAA
 import torch
 from torch import Tensor, nn
 
-from contracts.sections import Booster
+from contracts.nets import Booster
 from model.boosters import BoosterInput, Sizes, hidden_of
 from model.layers import DeepLayers, logit_head
 
@@ -58,9 +58,9 @@ class FinalMLP(nn.Module):
         self.fusion = Fusion(width, settings.attention_heads)
         self.head = logit_head(width)
 
-    def forward(self, seen: BoosterInput) -> Tensor:
-        """Logits [B]."""
+    def forward(self, seen: BoosterInput, hidden: list[Tensor] | None = None) -> Tensor:
+        """Logits [B]; hidden layers: the first stream's, then the second's."""
         x_BI = seen.flat()
-        one_BH, two_BH = (stream(gate(x_BI)) for gate, stream in zip(self.gates, self.streams, strict=True))
+        one_BH, two_BH = (stream(gate(x_BI), hidden) for gate, stream in zip(self.gates, self.streams, strict=True))
         logit_B: Tensor = self.head(one_BH).squeeze(1) + self.fusion(one_BH, two_BH)
         return logit_B

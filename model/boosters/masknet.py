@@ -7,7 +7,7 @@ Wang et al., "MaskNet: Introducing Feature-Wise Multiplication to CTR Ranking Mo
 import torch
 from torch import Tensor, nn
 
-from contracts.sections import Booster
+from contracts.nets import Booster
 from model.boosters import BoosterInput, Sizes, hidden_of
 from model.layers import DeepLayers, linear, logit_head
 
@@ -44,15 +44,19 @@ class MaskNet(nn.Module):
         self.deep = DeepLayers(side_by_side, settings.hidden[1:], hidden_of(settings))
         self.head = logit_head(self.deep.outputs)
 
-    def forward(self, seen: BoosterInput) -> Tensor:
-        """Logits [B]."""
+    def forward(self, seen: BoosterInput, hidden: list[Tensor] | None = None) -> Tensor:
+        """Logits [B]; hidden layers: what each block gives, then the deep ones."""
         vectors_BMD = seen.vectors()
         normed = [norm(vectors_BMD[:, field]) for field, norm in enumerate(self.norms)]
-        seen_BI, x_BX = seen.flat(), torch.cat((*normed, seen.dense_BN), dim=1)
+        seen_BI, x_BX = seen.flat(), torch.cat((*normed, seen.numbers()), dim=1)
+        made = []
+        for block in self.blocks:
+            made.append(block(seen_BI, x_BX))
+            if not self.parallel:
+                x_BX = made[-1]
+        if hidden is not None:
+            hidden += made
         if self.parallel:
-            x_BX = torch.cat([block(seen_BI, x_BX) for block in self.blocks], dim=1)
-        else:
-            for block in self.blocks:
-                x_BX = block(seen_BI, x_BX)
-        logit_B: Tensor = self.head(self.deep(x_BX)).squeeze(1)
+            x_BX = torch.cat(made, dim=1)
+        logit_B: Tensor = self.head(self.deep(x_BX, hidden)).squeeze(1)
         return logit_B

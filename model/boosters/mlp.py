@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from contracts.sections import Booster
+from contracts.nets import Booster
 from model.boosters import BoosterInput, Sizes, hidden_of
 from model.layers import DeepLayers, logit_head
 
@@ -24,7 +24,7 @@ class MLP(nn.Module):
         self.deep = DeepLayers(sizes.flat, settings.hidden, hidden_of(settings))
         self.head = logit_head(self.deep.outputs)
 
-    def forward(self, seen: BoosterInput) -> Tensor:
+    def forward(self, seen: BoosterInput, hidden: list[Tensor] | None = None) -> Tensor:
         """Logits [B]."""
-        logit_B: Tensor = self.head(self.deep(seen.flat())).squeeze(1)
+        logit_B: Tensor = self.head(self.deep(seen.flat(), hidden)).squeeze(1)
         return logit_B

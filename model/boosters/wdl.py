@@ -6,7 +6,7 @@ embeddings, so the wide term is linear in those: the first-order weight of an id
 
 from torch import Tensor, nn
 
-from contracts.sections import Booster
+from contracts.nets import Booster
 from model.boosters import BoosterInput, Sizes, hidden_of
 from model.layers import DeepLayers, logit_head
 
@@ -21,8 +21,8 @@ class WideAndDeep(nn.Module):
         self.deep = DeepLayers(sizes.flat, settings.hidden, hidden_of(settings))
         self.head = logit_head(self.deep.outputs)
 
-    def forward(self, seen: BoosterInput) -> Tensor:
+    def forward(self, seen: BoosterInput, hidden: list[Tensor] | None = None) -> Tensor:
         """Logits [B]."""
         x_BI = seen.flat()
-        logit_B: Tensor = (self.head(self.deep(x_BI)) + self.wide(x_BI).float()).squeeze(1)
+        logit_B: Tensor = (self.head(self.deep(x_BI, hidden)) + self.wide(x_BI).float()).squeeze(1)
         return logit_B

@@ -65,14 +65,26 @@ def test_fp32_versions_lose_nothing(name: str) -> None:
         assert np.abs(published(trainer).logits(rows) - trainer.predict(rows).light_logit).max() <= 1e-5
 
 
-@pytest.mark.parametrize("model", [{"sharing": "separate"}, {"light": {"wide": False}}, {"light": {"hidden": []}}])
+SHAPES = [
+    {"sharing": "separate"},
+    {"light": {"wide": False}},
+    {"light": {"hidden": []}},
+    {"light": {"deep": False, "fm": True}},
+    {"light": {"fm": True, "norm": "layer", "activation": "gelu"}},
+    {"share": "trunk", "light": {"activation": "prelu"}},
+]
+
+
+@pytest.mark.parametrize("model", SHAPES, ids=str)
 def test_every_shape_of_the_light_net_is_served_as_trained(model: dict[str, object]) -> None:
     trainer = trained("adsim", publish={"dtype": "fp32"}, model=model)
     rows = examples(trainer.app, 2000, seed=13)
     assert np.abs(published(trainer).logits(rows) - trainer.predict(rows).light_logit).max() <= 1e-5
 
 
-@pytest.mark.parametrize("model", [{}, {"light": {"wide": False}}, {"light": {"hidden": []}}])
+@pytest.mark.parametrize(
+    "model", [{}, *SHAPES[1:4], {"light": {"fm": True, "norm": "layer", "activation": "silu"}}], ids=str
+)
 def test_the_published_average_in_torch_is_what_the_scorer_answers(model: dict[str, object]) -> None:
     trainer = trained("adsim", model=model, train={"precision": "fp32", "average_rows": 1024})
     weights = version(trainer)

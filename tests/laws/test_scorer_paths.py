@@ -25,6 +25,16 @@ from nodes.score import LightScorer
 APPS = {name: load_app(name, {"publish": {"dtype": "fp32"}}) for name in ("adsim", "kuairand")}
 
 
+#: Lights of every form: what stands beside the wide term, and what follows each layer.
+LIGHTS = {
+    "fm alone": {"deep": False, "fm": True},
+    "fm and deep": {"fm": True, "norm": "layer", "activation": "gelu"},
+    "fm and linear": {"fm": True, "hidden": []},
+    "silu": {"wide": False, "activation": "silu"},
+    "prelu": {"hidden": [16, 8, 8], "activation": "prelu", "norm": "layer"},
+}
+
+
 def weights_of(app: App, seed: int) -> Weights:
     store = MemoryWeights(app.name)
     publisher = Publisher(app, store, lambda: 1000, force=True)
@@ -95,6 +105,25 @@ def test_all_paths_in_one_answer_agree_with_torch_and_the_plain_path(name: str, 
     assert np.abs(scored.logit - LightNet(app.layout, weights.arrays).logits(light)).max() <= 1e-5
     rows = examples(app, light.height).with_columns(light)
     in_torch = PublishedLight(weights.arrays, app).logits(to_batch(rows, app))
+    assert np.abs(scored.logit - in_torch).max() <= 1e-5
+    assert scored.logit.std() > 0.05, "the rows differ, so the comparison says something"
+
+
+@pytest.mark.parametrize("light", LIGHTS)
+@settings(max_examples=3, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_every_form_of_the_light_net_agrees_on_every_path(light: str, seed: int) -> None:
+    app = load_app("adsim", {"publish": {"dtype": "fp32"}, "model": {"light": LIGHTS[light]}})
+    weights = weights_of(app, seed % 7)
+    messages, known = asked(app, seed, np.random.default_rng(seed))
+    lines = [json.dumps(message).encode() for message in messages]
+    scored = LightScorer(app, weights, catalogue_of(app, known)).score(lines, now_ms=0)
+    assert scored.asked.places is not None
+    assert 0 < (scored.asked.places >= 0).sum() < scored.logit.size, "more than one path"
+    features = features_of(app, messages, known)
+    rows = examples(app, features.height).with_columns(features)
+    in_torch = PublishedLight(weights.arrays, app).logits(to_batch(rows, app))
+    assert np.abs(scored.logit - LightNet(app.layout, weights.arrays).logits(features)).max() <= 1e-5
     assert np.abs(scored.logit - in_torch).max() <= 1e-5
     assert scored.logit.std() > 0.05, "the rows differ, so the comparison says something"
 

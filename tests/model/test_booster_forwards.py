@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from contracts.errors import ContractError
-from contracts.sections import Booster
+from contracts.nets import Booster
 from model.activations import activation
 from model.boosters import BOOSTERS, BoosterInput, Sizes, make_booster
 from model.layers import DeepLayers, Hidden

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from contracts import model_checks
 from contracts.app import load_app
 from contracts.errors import ContractError
-from contracts.sections import Booster
+from contracts.nets import Booster
 from model.boosters import BOOSTERS, BoosterInput, Sizes, make_booster
 from model.boosters.dcn_v2 import LowRankCross
 from model.layers import AttentionPooling, MeanPooling, Padded, RunningStandardise

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from contracts.app import App
 from contracts.errors import ContractError, CorruptError
-from contracts.sections import Booster
+from contracts.nets import Booster
 from model.boosters import BOOSTERS, BoosterInput, Sizes
 from model.tensors import to_batch
 from model.trainer import Trainer

@@ -35,7 +35,7 @@ def net_of(arrays: dict[str, np.ndarray]) -> LightNet:
 
 def check(vectors: ItemVectors, net: LightNet, catalogue: Catalogue) -> None:
     whole = ItemVectors.of(net, catalogue)
-    np.testing.assert_allclose(vectors.first_NH, whole.first_NH, atol=1e-6)
+    np.testing.assert_allclose(vectors.first_NK, whole.first_NK, atol=1e-6)
     np.testing.assert_allclose(vectors.wide_N, whole.wide_N, atol=1e-6)
     np.testing.assert_array_equal(vectors.ids_NF, whole.ids_NF)
 
@@ -101,4 +101,4 @@ def test_dead_places_are_laid_anew(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_catalogue_of_the_app_that_has_no_items_scores_nobody(adsim: App) -> None:
     empty = Catalogue(adsim, items([]))
     assert len(empty) == 0
-    assert ItemVectors.of(net_of(light_arrays(adsim)), empty).first_NH.shape == (0, adsim.config.model.light.hidden[0])
+    assert ItemVectors.of(net_of(light_arrays(adsim)), empty).first_NK.shape == (0, adsim.config.model.light.hidden[0])

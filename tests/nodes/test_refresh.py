@@ -136,7 +136,7 @@ def test_only_items_that_read_a_changed_row_are_computed_again(app: App) -> None
     vectors = refresher.scorer.items
     assert vectors is not None
     assert 1 <= vectors.computed < 50
-    np.testing.assert_allclose(vectors.first_NH, whole(app, store.fetch(2), source.now).first_NH, atol=1e-6)
+    np.testing.assert_allclose(vectors.first_NK, whole(app, store.fetch(2), source.now).first_NK, atol=1e-6)
 
 
 @pytest.mark.parametrize("when", ["as it is read", "as a scorer is made of it"])
@@ -158,7 +158,7 @@ def test_after_a_version_that_was_refused_the_next_is_told_against_what_is_used(
     vectors = refresher.scorer.items
     assert vectors is not None
     assert 1 <= vectors.computed < 50
-    np.testing.assert_allclose(vectors.first_NH, whole(app, store.fetch(3), source.now).first_NH, atol=1e-6)
+    np.testing.assert_allclose(vectors.first_NK, whole(app, store.fetch(3), source.now).first_NK, atol=1e-6)
 
 
 def refused(*_: Any, **__: Any) -> None:

@@ -17,7 +17,7 @@ from torch import nn
 
 from contracts.app import App
 from contracts.buckets import bucket
-from contracts.sections import Booster
+from contracts.nets import Booster
 from model.boosters import BoosterInput, Sizes, make_booster
 
 Arrays = dict[str, np.ndarray]
