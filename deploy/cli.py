@@ -26,6 +26,7 @@ VERBS = {
     "score": ("score", "Answer a file of ad requests with published weights."),
     "serve": ("serve", "Answer ad requests from Kafka with the newest weights, until SIGTERM."),
     "call": ("call", "Ask the scorers one ad request over Kafka."),
+    "explain": ("explain", "Say what each feature of a candidate adds to its score."),
     "evaluate": ("evaluate", "Judge scores and nets on held-out examples."),
     "report": ("report", "Write the HTML report of a run."),
     "check": ("check", "Validate an app, and files against its data contracts."),

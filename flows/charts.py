@@ -134,20 +134,31 @@ def bars(figures: Mapping[str, float], label: str, *, logarithmic: bool = False)
         return _svg(figure)
 
 
-def lines(at: Sequence[float], values: Mapping[str, Sequence[float | None]], across: str, label: str) -> str:
+def lines(
+    at: Sequence[float],
+    values: Mapping[str, Sequence[float | None]],
+    across: str,
+    label: str,
+    *,
+    from_zero: bool = True,
+) -> str:
     """One line a name over the same points.
 
     Args:
         at: places on the horizontal axis.
         values: name -> one value a place; None leaves a gap.
         across: label of the horizontal axis.
-        label: of the vertical one, which begins at 0.
+        label: of the vertical one.
+        from_zero: the vertical axis begins at 0; else a line is drawn there.
     """
     with mpl.rc_context(_STYLE):
         figure, axes = _axes()
         for (name, line), colour in zip(values.items(), ("#0072B2", "#D55E00", "#009E73", "#7F7F7F"), strict=False):
             axes.plot(at, [float("nan") if y is None else y for y in line], color=colour, label=name, linewidth=1.4)
-        axes.set_ylim(bottom=0)
+        if from_zero:
+            axes.set_ylim(bottom=0)
+        else:
+            axes.axhline(0.0, color="#94a3b8", linewidth=1, linestyle="--")
         axes.set_xlabel(across)
         axes.set_ylabel(label)
         axes.legend(frameon=False, ncols=4, loc="best")

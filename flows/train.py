@@ -59,7 +59,7 @@ def run(
     Returns:
         examples (rows learnt in this lineage), pending, held_out, redelivered, steps, stopped, resumed_from, light_from
         (a version), cpu_seconds, wall_seconds, checkpoints, versions, decisions, progressive (model -> figures), curve
-        (one row a window of event time).
+        (one row a window of event time), watch (`model.watch`, oldest first).
 
     Raises:
         SchemaMismatchError: log or checkpoint of another feature table.
@@ -113,6 +113,7 @@ def run(
         "decisions": [asdict(decision) for decision in decisions],
         "progressive": trainer.progressive.figures(),
         "curve": trainer.progressive.curve(),
+        "watch": trainer.trainer.watch.history,
     }
 
 

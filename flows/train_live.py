@@ -72,7 +72,7 @@ def run(
         examples (rows learnt in this lineage), learnt (by this process), position, pending, redelivered, steps,
         resumed_from, light_from (a version), lag_rows, checkpoints, versions, held (kind of reason -> candidates),
         newest (the version published last, or None), hint_weight, seconds (spent on learn, publish, checkpoint),
-        cpu_seconds, wall_seconds, progressive.
+        cpu_seconds, wall_seconds, progressive, watch (`model.watch`, the newest).
 
     Raises:
         SchemaMismatchError: log or checkpoint of another feature table.
@@ -119,6 +119,7 @@ def run(
                 "held": {} if publisher is None else dict(publisher.held_by),
                 "newest": None if fresh.newest is None else fresh.newest.figures(),
                 "hint_weight": trainer.trainer.hint_weight,
+                "watch": trainer.trainer.watch.newest,
                 "seconds": dict(loop.seconds),
                 "cpu_seconds": time.process_time() - cpu_s,
                 "wall_seconds": clock_s() - wall_s,

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nodes.metrics_http import Metrics
+from nodes.watch_metrics import WatchMetrics
 
 #: Metric -> (key of the figures, what it is); what the process has done so far, and so only grows.
 _COUNTED = {
@@ -49,6 +50,7 @@ class TrainMetrics:
         self._wait = metrics.gauge(
             "ctr_train_wait_seconds", "Of the newest version's examples, from due to published.", ["quantile"]
         )
+        self._watch = WatchMetrics(metrics)
         self._told: dict[tuple[str, str], float] = {}
 
     def __call__(self, figures: Mapping[str, Any]) -> None:
@@ -59,6 +61,7 @@ class TrainMetrics:
             self._held.labels(reason).inc(self._grown("held", reason, count))
         for on, seconds in figures["seconds"].items():
             self._spent.labels(on).inc(self._grown("spent", on, seconds))
+        self._watch(figures.get("watch", {}))
         newest = figures["newest"] or {}
         for gauges, told in ((self._shown, figures), (self._newest, newest)):
             for key, gauge in gauges.items():

@@ -100,6 +100,25 @@ def test_a_missing_figure_shows_as_a_dash_not_a_nan(run: RunFolder) -> None:
     assert not re.search(r">\s*(nan|None)\s*<", page)
 
 
+def test_what_training_watched_stands_in_the_page(run: RunFolder) -> None:
+    train = run.read_json("train.json")
+    looks = [
+        {"rows": 64.0 * at, "hint_share": 0.1 * at, "grad_light_light": 0.5, "new_shared": 0.25} for at in range(3)
+    ]
+    write_report(run)
+    assert "What each term of the loss does" not in run.report.read_text()
+    run.write_json("train.json", train | {"watch": looks})
+    write_report(run)
+    page = run.report.read_text()
+    for wanted in (
+        "What each term of the loss does",
+        "<td>0.2000</td>",
+        "gradient of own label on light",
+        "shared table",
+    ):
+        assert wanted in page, wanted
+
+
 def test_a_folder_without_figures_says_what_writes_them(tmp_path: Path) -> None:
     with pytest.raises(ContractError, match="rocket demo"):
         write_report(RunFolder(tmp_path))
