@@ -20,10 +20,10 @@ import polars as pl
 from contracts.app import App, load_app
 from contracts.errors import StoreError
 from nodes.files import PARTIAL, sync_folder, write_whole
+from nodes.imports.drawn_delays import NOTE, drawn_delays_ms
 from nodes.kuairand_source import HISTORY_ITEMS, Source, open_source
 from nodes.requests import requests_from
 
-DELAY_MEDIAN_S, DELAY_SIGMA = 8.0, 1.3
 _CHUNK_ROWS = 32_768
 _STREAMS = ("impressions", "clicks", "requests")
 
@@ -65,12 +65,7 @@ def import_kuairand(
         "first_ms": log.rows["time_ms"].min(),
         "last_ms": log.rows["time_ms"].max(),
         "history_items": HISTORY_ITEMS,
-        "click_delay": {
-            "note": "The log has no click times: each click's delay is drawn, not observed.",
-            "distribution": "lognormal",
-            "median_s": DELAY_MEDIAN_S,
-            "sigma": DELAY_SIGMA,
-        },
+        "click_delay": NOTE,
     }
     out.mkdir(parents=True, exist_ok=True)
     partial = {name: out / f".{name}.ndjson{PARTIAL}" for name in _STREAMS}
@@ -119,10 +114,10 @@ def _impressions_and_requests(
 def _clicks(rows: pl.DataFrame, seed: int) -> pl.DataFrame:
     """One click a clicked row, in order of their drawn times."""
     clicked = rows.filter(pl.col("is_click") == 1)
-    delay_s = np.random.default_rng(seed).lognormal(np.log(DELAY_MEDIAN_S), DELAY_SIGMA, clicked.height)
+    delay_ms = drawn_delays_ms(np.random.default_rng(seed), clicked.height)
     nth = pl.int_range(1, pl.len() + 1).over("impression_id")
     return clicked.select(
         pl.format("{}-c{}", "impression_id", nth).alias("click_id"),
         "impression_id",
-        (pl.col("time_ms") + pl.Series(1 + delay_s * 1000).cast(pl.Int64)).alias("event_time_ms"),
+        (pl.col("time_ms") + delay_ms).alias("event_time_ms"),
     ).sort("event_time_ms", "click_id")

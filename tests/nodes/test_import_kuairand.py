@@ -287,4 +287,4 @@ def test_an_unknown_log_is_refused_with_a_suggestion(tmp_path: Path) -> None:
     from deploy.commands.import_ import import_
 
     with pytest.raises(ContractError, match=r"no importer for 'kuairandom'; did you mean 'kuairand'\?"):
-        import_("kuairandom", tmp_path, tmp_path / "out")
+        import_("kuairandom", [tmp_path], tmp_path / "out")
