@@ -206,6 +206,7 @@ class Serving(Section):
     max_candidates: int = Field(default=1000, ge=1)
     max_request_bytes: int = Field(default=1_048_576, ge=64)
     tmax_ms: int = Field(default=50, ge=1)  #: when the request names none
+    remember_candidates: int = Field(default=32_768, ge=0)  #: whose bytes came before; 0 none, some 0.5 KB each
     reply_topics: tuple[str, ...] = ()  #: beside the response topic, those that a request may ask its answer to
     shed: bool = True  #: what cannot be scored before its deadline is answered at once, unscored ("overloaded")
     slow_ms: float = Field(default=250, gt=0)  #: an answer that took longer is logged, at most one line a second

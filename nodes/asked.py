@@ -1,6 +1,6 @@
 """A micro-batch of ad requests, read and checked."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -20,10 +20,13 @@ class Side:
     values: list[Sequence[Any]] = field(default_factory=list)  #: of each column
     rows: int = 0
     features: dict[str, np.ndarray] | None = None  #: where all is well and they are known by heart
+    later: Callable[[], list[Sequence[Any]]] | None = None  #: makes `values`, where nobody needed them so far
 
     @cached_property
     def frame(self) -> pl.DataFrame:
         """The columns of the contract."""
+        if self.later is not None:
+            self.values, self.later = self.later(), None
         return self.side.frame(self.values) if self.rows else pl.DataFrame()
 
 

@@ -5,7 +5,6 @@ alone; what is wrong with the request itself refuses the request. Nothing here r
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
 
@@ -16,6 +15,8 @@ from contracts.app import App
 from contracts.serving import UNREADABLE, Problem, echoed
 from nodes.asked import Asked, Side
 from nodes.catalogue import Catalogue
+from nodes.known_candidates import KnownCandidates
+from nodes.parsed import Own, Parsed
 from nodes.request_side import LightSides, RequestSide
 from nodes.request_types import problem_of, request_of, struct_of
 
@@ -23,36 +24,10 @@ _first = attrgetter("f0")  # the one field of a candidate that is nothing but an
 
 
 class _Named(msgspec.Struct):
-    """What is read of a request that cannot be read whole."""
+    """What is read of a request, or of a candidate, that cannot be read whole."""
 
     id: Any = None
-
-
-class _Item(msgspec.Struct):
-    """What is read of a candidate that cannot be read whole."""
-
     item_id: Any = None
-
-
-@dataclass
-class _Parsed:
-    """What the parser hands on of one request, or of many: columns still as Python values."""
-
-    requests: list[Any] = field(default_factory=list)
-    counts: list[int] = field(default_factory=list)  #: candidates of each
-    items: list[str | None] = field(default_factory=list)  #: of each candidate
-    places: list[int] = field(default_factory=list)  #: in the catalogue, -1: what the candidate says is in `own`
-    own: list[tuple[Any, ...]] = field(default_factory=list)  #: values of those candidates
-    refused: dict[int, str] = field(default_factory=dict)  #: candidate -> "code: detail"
-
-    def add(self, other: "_Parsed") -> None:
-        """Put another behind."""
-        self.refused.update({len(self.items) + row: why for row, why in other.refused.items()})
-        self.requests += other.requests
-        self.counts.append(len(other.items))
-        self.items += other.items
-        self.places += other.places
-        self.own += other.own
 
 
 class RequestReader:
@@ -61,9 +36,10 @@ class RequestReader:
     Args:
         app: its `requests.odcs.yaml` says what a request holds.
         by_id: there will be a catalogue, which fills in what a candidate leaves out; then its id alone is enough.
+        remember: so many candidates (`nodes.known_candidates`), where no feature reads both sides.
     """
 
-    def __init__(self, app: App, *, by_id: bool = False) -> None:
+    def __init__(self, app: App, *, by_id: bool = False, remember: int = 0) -> None:
         serving = app.config.serving
         self._max_bytes, self._max_candidates = serving.max_request_bytes, serving.max_candidates
         self._tmax_ms = serving.tmax_ms
@@ -94,10 +70,13 @@ class RequestReader:
         self._whole: Any = msgspec.json.Decoder(request_of(made, made["candidate"].struct))
         self._loose: Any = msgspec.json.Decoder(request_of(made, msgspec.Raw))
         self._candidate = msgspec.json.Decoder(made["candidate"].struct)
-        self._named, self._item = msgspec.json.Decoder(_Named), msgspec.json.Decoder(_Item)
+        self._named = msgspec.json.Decoder(_Named)
         self._get = {name: part.get for name, part in made.items()}
         self._nothing = made["candidate"].nothing
         self._optional = len(self._nothing) - 1  # columns that a candidate leaves out which names an item alone
+        self._by_id = by_id
+        apart = remember > 1 and self._optional > 0 and not self.sides.mixed
+        self._remembered = KnownCandidates(self.sides.item, remember) if apart else None
 
     def read(self, messages: Sequence[bytes], catalogue: Catalogue | None = None) -> Asked:
         """Read and check a micro-batch; what is wrong is said in the result, per request and per candidate.
@@ -109,12 +88,14 @@ class RequestReader:
         count = len(messages)
         sides = Side(self.request_side), Side(self.candidate_side)
         asked = Asked([None] * count, [self._tmax_ms] * count, [None] * count, *sides)
-        parsed = _Parsed()
+        parsed, remembered = Parsed(), self._remembered
+        if remembered is not None and not remembered.pays():
+            remembered = None
         places: Mapping[str, int] | None = None
         if catalogue is not None:  # features across both sides need the columns of each candidate
             places = {} if self.sides.mixed else catalogue.places
         for at, message in enumerate(messages):
-            found = self._parse(at, message, asked, places)
+            found = self._parse(at, message, asked, places, remembered)
             if found is None:
                 continue
             (request,) = found.requests
@@ -131,7 +112,14 @@ class RequestReader:
         self._check_candidates(asked, parsed, catalogue)
         return asked
 
-    def _parse(self, at: int, message: bytes, asked: Asked, places: Mapping[str, int] | None) -> _Parsed | None:
+    def _parse(
+        self,
+        at: int,
+        message: bytes,
+        asked: Asked,
+        places: Mapping[str, int] | None,
+        remembered: KnownCandidates | None,
+    ) -> Parsed | None:
         """One message; None when it is refused, and then its problem stands in `asked`."""
         if len(message) > self._max_bytes:
             detail = f"the request has {len(message)} bytes, at most {self._max_bytes} are read"
@@ -139,6 +127,8 @@ class RequestReader:
             return None
         try:
             found = None if places is None else self._by_id_alone(message, places)
+            if found is None and remembered is not None:
+                found = self._look(message, places, remembered)
             if found is None:
                 found = self._decode(message, places)
         except UNREADABLE as error:
@@ -153,7 +143,7 @@ class RequestReader:
             return None
         return found
 
-    def _by_id_alone(self, message: bytes, places: Mapping[str, int]) -> _Parsed | None:
+    def _by_id_alone(self, message: bytes, places: Mapping[str, int]) -> Parsed | None:
         """A request whose candidates are nothing but ids; None where it is another, or cannot be read."""
         try:
             request = self._ids.decode(message)
@@ -161,13 +151,31 @@ class RequestReader:
             return None
         items = list(map(_first, request.candidates))
         try:
-            return _Parsed([request], [], items, list(map(places.__getitem__, items)))
+            return Parsed([request], [], items, list(map(places.__getitem__, items)))
         except KeyError:
             found = [places.get(item, -1) for item in items]
-        own = [self._nothing_but(item) for item, place in zip(items, found, strict=True) if place < 0]
-        return _Parsed([request], [], items, found, own)
+        own: Own = [self._nothing_but(item) for item, place in zip(items, found, strict=True) if place < 0]
+        return Parsed([request], [], items, found, own)
 
-    def _decode(self, message: bytes, places: Mapping[str, int] | None) -> _Parsed:
+    def _look(self, message: bytes, places: Mapping[str, int] | None, remembered: KnownCandidates) -> Parsed | None:
+        """A request of which candidates may be remembered; None where another way must read it."""
+        try:
+            request = self._loose.decode(message)
+            if not 0 < len(request.candidates) <= self._max_candidates:
+                return None
+            keys = list(map(bytes, request.candidates))
+            found = remembered.find(keys)
+            own: Own = [None] * len(keys)
+            for row in found.missing:
+                own[row] = value = self._value_of(keys[row])
+                if self._by_id and None in value:  # what it leaves out is the catalogue's to say, today
+                    return None
+                found.items[row] = value[self._item_place]
+        except UNREADABLE:
+            return None
+        return Parsed([request], [], found.items, [] if places is None else [-1] * len(keys), own, {}, [(0, found)])
+
+    def _decode(self, message: bytes, places: Mapping[str, int] | None) -> Parsed:
         """A request, the values of its candidates, and those of them that cannot be read."""
         refused: dict[int, str] = {}
         try:
@@ -178,15 +186,15 @@ class RequestReader:
             values, refused = self._one_by_one(request.candidates)
         items = [value[self._item_place] for value in values]
         if places is None:
-            return _Parsed([request], [], items, [], values, refused)
+            return Parsed([request], [], items, [], list(values), refused)
         found = [
             places.get(item, -1) if value.count(None) == self._optional else -1
             for item, value in zip(items, values, strict=True)
         ]
         for row in refused:
             found[row] = -1
-        own = [value for value, place in zip(values, found, strict=True) if place < 0]
-        return _Parsed([request], [], items, found, own, refused)
+        own: Own = [value for value, place in zip(values, found, strict=True) if place < 0]
+        return Parsed([request], [], items, found, own, refused)
 
     def _one_by_one(self, raws: Sequence[msgspec.Raw]) -> tuple[list[tuple[Any, ...]], dict[int, str]]:
         """Candidates of a request of which at least one cannot be read: (values, refused)."""
@@ -194,29 +202,27 @@ class RequestReader:
         refused: dict[int, str] = {}
         for row, raw in enumerate(raws):
             try:
-                values.append(self._get["candidate"](self._candidate.decode(raw)))
+                values.append(self._value_of(raw))
             except UNREADABLE as error:
                 problem = problem_of(error)
                 refused[row] = f"{problem.code}: {problem.detail}"
-                values.append(self._nothing_but(self._item_of(raw)))
+                values.append(self._nothing_but(self._id_of(raw, "item_id")))
         return values, refused
+
+    def _value_of(self, raw: bytes | msgspec.Raw) -> tuple[Any, ...]:
+        """Raises as `UNREADABLE` tells."""
+        return self._get["candidate"](self._candidate.decode(raw))
 
     def _nothing_but(self, item_id: str | None) -> tuple[Any, ...]:
         return (*self._nothing[: self._item_place], item_id, *self._nothing[self._item_place + 1 :])
 
-    def _id_of(self, message: bytes) -> str | None:
+    def _id_of(self, raw: bytes | msgspec.Raw, name: str = "id") -> str | None:
         try:
-            return echoed(self._named.decode(message).id)
+            return echoed(getattr(self._named.decode(raw), name))
         except UNREADABLE:
             return None
 
-    def _item_of(self, raw: msgspec.Raw) -> str | None:
-        try:
-            return echoed(self._item.decode(raw).item_id)
-        except UNREADABLE:
-            return None
-
-    def _check_requests(self, asked: Asked, parsed: _Parsed) -> None:
+    def _check_requests(self, asked: Asked, parsed: Parsed) -> None:
         """The contract's rules over all requests at once."""
         fields = [self._envelope[c.name] for c in self.request_columns if c.name in self._envelope]
         values: list[Sequence[Any]] = [[getattr(row, name) for row in parsed.requests] for name in fields]
@@ -232,19 +238,55 @@ class RequestReader:
             at = asked.message_of[row]
             asked.problems[at], asked.ids[at] = Problem(code, detail), echoed(asked.ids[at])
 
-    def _check_candidates(self, asked: Asked, parsed: _Parsed, catalogue: Catalogue | None) -> None:
+    def _check_candidates(self, asked: Asked, parsed: Parsed, catalogue: Catalogue | None) -> None:
         """Likewise over all candidates that say more than an id; what they leave out is filled in first."""
         if not parsed.own:
             return
-        side = asked.candidate_side
-        side.values, side.rows = list(zip(*parsed.own, strict=True)), len(parsed.own)
-        own = asked.own_rows()
-        if catalogue is not None and any(asked.item_ids[row] in catalogue.places for row in own.tolist()):
-            filled = catalogue.fill(side.side.frame(side.values))
-            side.values = [filled[column.name].to_list() for column in self.candidate_columns]
+        side, own = asked.candidate_side, asked.own_rows()
+        side.rows = len(parsed.own)
+        if self._remembered is not None and parsed.found and not parsed.refused:
+            side.features = self._looked_up(asked, parsed, own, catalogue, self._remembered)
+            if side.features is not None:
+                side.later = lambda: self._filled(asked, parsed.values(self._value_of), own, catalogue)
+                return
+        side.values = self._filled(asked, parsed.values(self._value_of), own, catalogue)
         if not parsed.refused:
             side.features = self.candidate_side.known(side.values, side.rows)
         if side.features is not None:
             return
         for row, reason in self.candidate_side.wrong(side.frame).items():
             asked.refused.setdefault(int(own[row]), reason)
+
+    def _filled(
+        self, asked: Asked, rows: Sequence[tuple[Any, ...]], own: np.ndarray, catalogue: Catalogue | None
+    ) -> list[Sequence[Any]]:
+        """Columns of candidates, given as candidate rows, with what they leave out filled in."""
+        values: list[Sequence[Any]] = list(zip(*rows, strict=True))
+        if catalogue is not None and any(asked.item_ids[row] in catalogue.places for row in own.tolist()):
+            filled = catalogue.fill(self.candidate_side.frame(values))
+            values = [filled[column.name].to_list() for column in self.candidate_columns]
+        return values
+
+    def _looked_up(
+        self, asked: Asked, parsed: Parsed, own: np.ndarray, catalogue: Catalogue | None, remembered: KnownCandidates
+    ) -> dict[str, np.ndarray] | None:
+        """Features of candidates of which some are remembered; the others are, from now on. None: one is not good."""
+        made = remembered.empty(len(parsed.own))
+        keys: dict[int, bytes] = {}  # row -> bytes, of those that are new
+        for start, found in parsed.found:
+            for name, values in found.features.items():
+                made[name][start : start + len(values)] = values
+            keys |= {start + row: found.keys[row] for row in found.missing}
+        rows = [row for row, value in enumerate(parsed.own) if value is not None]
+        if not rows:
+            return made
+        said = [value for value in parsed.own if value is not None]
+        fresh = self.candidate_side.known(self._filled(asked, said, own[rows], catalogue), len(rows))
+        if fresh is None:
+            return None
+        for name, values in fresh.items():
+            made[name][rows] = values
+        new = list(keys)
+        items = [asked.item_ids[row] for row in own[new].tolist()]
+        remembered.learn(list(keys.values()), items, {name: values[new] for name, values in made.items()})
+        return made

@@ -60,7 +60,9 @@ class LightScorer:
         self._manifest = weights.manifest if weights else None
         alike = before is not None and (before.catalogue is None) == (catalogue is None)
         self.reader: RequestReader = (
-            before.reader if before and alike else RequestReader(app, by_id=catalogue is not None)
+            before.reader
+            if before and alike
+            else RequestReader(app, by_id=catalogue is not None, remember=app.config.serving.remember_candidates)
         )
         sides = self.reader.sides
         request_columns = {column.name for column in self.reader.request_columns}

@@ -3,6 +3,7 @@
 500 candidates, 26 fields x 16, a 64-32 tower, one thread on every side. Results are compared before times are.
 """
 
+import dataclasses
 import gc
 import itertools
 import time
@@ -58,6 +59,8 @@ def run(quick: bool) -> dict[str, Any]:  # noqa: FBT001
         "split_vs_onnxruntime": p50["onnxruntime"] / p50["split"],
         "full_json_p50_ms": p50["full_json"],
         "full_json_vs_naive": p50["naive_json"] / p50["full_json"],
+        "full_json_not_remembered_p50_ms": p50["full_json_not_remembered"],
+        "full_json_not_remembered_vs_naive": p50["naive_json"] / p50["full_json_not_remembered"],
         "ids_only_per_s": 1000 * _DEPTH / p50[f"ids_only_x{_DEPTH}"],
         "candidates": CANDIDATES,
         "fields": FIELDS,
@@ -115,10 +118,11 @@ def _net_alone(app: App, store: EndlessVersions, repeats: int) -> dict[str, dict
 
 
 def _whole_requests(app: App, store: EndlessVersions, repeats: int) -> dict[str, dict[str, float]]:
-    """JSON to JSON: full candidates, the same with values never seen before, ids only, and the naive scorer."""
+    """JSON to JSON: full candidates, those not remembered, with values never seen, ids only, and the naive scorer."""
     draw = np.random.default_rng(3)
     weights, known = store.fetch(1), items(app, draw)
     scorer, by_id = LightScorer(app, weights), LightScorer(app, weights, Catalogue(app, known))
+    forgetful = LightScorer(_remembering_none(app), weights)
     naive = NaiveScorer(app, weights.arrays)
     rows = known.to_dicts()
     drawn = [[rows[at] for at in draw.integers(0, len(rows), CANDIDATES)] for _ in range(3 * _DEPTH)]
@@ -128,12 +132,14 @@ def _whole_requests(app: App, store: EndlessVersions, repeats: int) -> dict[str,
     fresh = [[{c: f"{v}-{n}" for c, v in row.items()} for row in drawn[n % len(drawn)]] for n in range(repeats + 3)]
     new = iter(messages(app, len(fresh), fresh, draw))
     for asked, short in zip(full[:8], ids_only[:8], strict=True):
-        answers = [scorer.answer([asked], now_ms=0)[0], by_id.answer([short], now_ms=0)[0]]
+        answers = [by.answer([asked], now_ms=0)[0] for by in (scorer, forgetful, scorer)]
+        answers.append(by_id.answer([short], now_ms=0)[0])
         found = {str(n): np.array([score.pctr for score in made.scores]) for n, made in enumerate(answers)}
         told = msgspec.json.decode(naive.answer(asked))
         _agree(found | {"naive": np.array([score["pctr"] for score in told["scores"]])})
     for asked in full:
-        scorer.answer([asked], now_ms=0)  # as after some time: devices, categories and items are known, users are not
+        for by in (scorer, forgetful):  # as after some time: devices, categories and items are known, users are not
+            by.answer([asked], now_ms=0)
     turns = itertools.count()
     asked_full, asked_short, together = full[0], ids_only[0], ids_only[:_DEPTH]
 
@@ -152,12 +158,18 @@ def _whole_requests(app: App, store: EndlessVersions, repeats: int) -> dict[str,
 
     sides: dict[str, Callable[[], Any]] = {
         "full_json": lambda: answer(scorer, [asked_full]),
+        "full_json_not_remembered": lambda: answer(forgetful, [asked_full]),
         "full_json_all_values_new": lambda: answer(scorer, [next(new)]),
         "naive_json": lambda: naive.answer(asked_full),
         "ids_only": lambda: answer(by_id, [asked_short]),
         f"ids_only_x{_DEPTH}": lambda: answer(by_id, together),
     }
     return _in_turns(sides, repeats, turn)
+
+
+def _remembering_none(app: App) -> App:
+    serving = app.config.serving.model_copy(update={"remember_candidates": 0})
+    return dataclasses.replace(app, config=app.config.model_copy(update={"serving": serving}))
 
 
 def _under_load(app: App, store: EndlessVersions, seconds: float) -> dict[str, Any]:
