@@ -11,7 +11,6 @@ Shapes: B rows, R requests, F id features, N dense features, D embedding width, 
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 
@@ -23,51 +22,10 @@ from contracts.errors import ContractError, CorruptError
 from contracts.features import Feature, Layout
 from nodes.light_arrays import check_arrays
 from nodes.light_layers import UpperLayers
+from nodes.light_part import Features, Part
 
-#: Feature columns by name: of a frame, or arrays.
-Features = pl.DataFrame | Mapping[str, np.ndarray]
 #: A contribution to the first layer and the sum of the embeddings, float32 [B, K], and to the wide term, float32 [B].
 Share = tuple[np.ndarray, np.ndarray]
-
-
-@dataclass(frozen=True)
-class Part:
-    """The first layer's share of some of the features: gather and multiply only those."""
-
-    ids: tuple[Feature, ...]
-    dense: tuple[Feature, ...]
-    starts: np.ndarray  #: [F] first row of each id feature in the fused table
-    rows: np.ndarray  #: [F] how many rows it has there
-    weight: np.ndarray  #: [F*D + N, K] embedded inputs first
-    wide: np.ndarray | None  #: of the dense features
-    pairs: float | None  #: what the pairs are multiplied by
-
-    def constants(self) -> tuple[np.ndarray, ...]:
-        """All that a contribution hangs on beside the rows of the tables."""
-        absent = np.zeros(0, np.float32)
-        pairs = absent if self.pairs is None else np.array([self.pairs])
-        return self.weight, absent if self.wide is None else self.wide, pairs
-
-    def inputs(self, features: Features, rows: int) -> tuple[np.ndarray, np.ndarray]:
-        """Rows in the fused table, int64 [B, F], and dense values, float32 [B, N].
-
-        Raises:
-            ContractError: a feature is missing, or holds an id beyond its own rows, which would read another's.
-        """
-        ids_BF = np.empty((rows, len(self.ids)), np.int64)
-        for place, feature in enumerate(self.ids):
-            ids_BF[:, place] = _column(features, feature)
-        if (ids_BF >= self.rows).any():
-            place = int((ids_BF >= self.rows).any(axis=0).argmax())
-            raise ContractError(
-                f"feature '{self.ids[place].name}': the id {int(ids_BF[:, place].max())} is beyond its "
-                f"{self.rows[place]} rows; featurize the rows again with this app"
-            )
-        ids_BF += self.starts
-        dense_BN = np.empty((rows, len(self.dense)), np.float32)
-        for place, feature in enumerate(self.dense):
-            dense_BN[:, place] = _column(features, feature)
-        return ids_BF, dense_BN
 
 
 class LightNet:
@@ -162,8 +120,9 @@ class LightNet:
         Goes request by request: what a request needs stays in the processor's cache.
         """
         first_RK, wide_R = share
-        logit_B = np.empty(request_B.size, np.float32)
-        bounds = np.searchsorted(request_B, np.arange(len(wide_R) + 1)).tolist()
+        rows, requests = request_B.size, len(wide_R)
+        logit_B = np.empty(rows, np.float32)
+        bounds = [0, rows] if requests == 1 else np.searchsorted(request_B, np.arange(requests + 1)).tolist()
         for row, (start, stop) in enumerate(pairwise(bounds)):
             if start == stop:
                 continue
@@ -285,15 +244,3 @@ def chance(logits: np.ndarray, link: str) -> np.ndarray:
 
 def _height(features: Features) -> int:
     return features.height if isinstance(features, pl.DataFrame) else max(map(len, features.values()), default=0)
-
-
-def _column(features: Features, feature: Feature) -> np.ndarray:
-    try:
-        found = features[feature.name]
-    except (KeyError, pl.exceptions.ColumnNotFoundError):
-        raise ContractError(f"feature '{feature.name}' is not in the rows; featurize them with this app") from None
-    if isinstance(found, np.ndarray):
-        return found
-    if found.null_count():
-        raise ContractError(f"feature '{feature.name}' holds nulls; featurize the rows again")
-    return found.to_numpy()

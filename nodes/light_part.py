@@ -1,0 +1,81 @@
+"""Some of the light net's features: what the first layer looks up and multiplies for them.
+
+Shapes: B rows, F id features, N dense features, D embedding width, K first-layer columns (`nodes.light_numpy`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from contracts.errors import ContractError
+from contracts.features import Feature
+
+#: Feature columns by name: of a frame, or arrays.
+Features = pl.DataFrame | Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Part:
+    """The first layer's share of some of the features: gather and multiply only those."""
+
+    ids: tuple[Feature, ...]
+    dense: tuple[Feature, ...]
+    starts: np.ndarray  #: [F] first row of each id feature in the fused table
+    rows: np.ndarray  #: [F] how many rows it has there
+    weight: np.ndarray  #: [F*D + N, K] embedded inputs first
+    wide: np.ndarray | None  #: of the dense features
+    pairs: float | None  #: what the pairs are multiplied by
+
+    def constants(self) -> tuple[np.ndarray, ...]:
+        """All that a contribution hangs on beside the rows of the tables."""
+        absent = np.zeros(0, np.float32)
+        pairs = absent if self.pairs is None else np.array([self.pairs])
+        return self.weight, absent if self.wide is None else self.wide, pairs
+
+    def inputs(self, features: Features, rows: int) -> tuple[np.ndarray, np.ndarray]:
+        """Rows in the fused table, int64 [B, F], and dense values, float32 [B, N].
+
+        Raises:
+            ContractError: a feature is missing, or holds an id beyond its own rows, which would read another's.
+        """
+        if rows == 1 and (one_BF := self._one_row(features)) is not None:
+            return one_BF, np.empty((1, 0), np.float32)
+        ids_BF = np.empty((rows, len(self.ids)), np.int64)
+        for place, feature in enumerate(self.ids):
+            ids_BF[:, place] = _column(features, feature)
+        if (ids_BF >= self.rows).any():
+            place = int((ids_BF >= self.rows).any(axis=0).argmax())
+            raise ContractError(
+                f"feature '{self.ids[place].name}': the id {int(ids_BF[:, place].max())} is beyond its "
+                f"{self.rows[place]} rows; featurize the rows again with this app"
+            )
+        ids_BF += self.starts
+        dense_BN = np.empty((rows, len(self.dense)), np.float32)
+        for place, feature in enumerate(self.dense):
+            dense_BN[:, place] = _column(features, feature)
+        return ids_BF, dense_BN
+
+    def _one_row(self, features: Features) -> np.ndarray | None:
+        """Ids of one row, as most requests are, in half the time; None where the long way must be gone."""
+        if self.dense or not isinstance(features, dict):
+            return None
+        try:
+            said = [features[feature.name].item() for feature in self.ids]
+        except (KeyError, ValueError):  # a feature is missing, or has more rows than one
+            return None
+        ids_F = np.array(said, np.int64)
+        return None if (ids_F >= self.rows).any() else (ids_F + self.starts)[None, :]
+
+
+def _column(features: Features, feature: Feature) -> np.ndarray:
+    try:
+        found = features[feature.name]
+    except (KeyError, pl.exceptions.ColumnNotFoundError):
+        raise ContractError(f"feature '{feature.name}' is not in the rows; featurize them with this app") from None
+    if isinstance(found, np.ndarray):
+        return found
+    if found.null_count():
+        raise ContractError(f"feature '{feature.name}' holds nulls; featurize the rows again")
+    return found.to_numpy()
