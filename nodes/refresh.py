@@ -17,6 +17,9 @@ from nodes.weight_buffers import ServedStore, WeightBuffers
 
 #: A version that was refused is tried again after so many looks: it may have been published anew.
 _PATIENCE = 30
+#: After so many looks at the same number it is asked whether it is still the same version: a store that was wiped and
+#: published into anew hands the numbers out again.
+_SAME_LOOKS = 10
 _TOLD_S = 10.0  # what is served here is forgotten that long after it was told last, at least
 _FIRST_LOOK_S, _LAST_LOOK_S = 2.0, 3.0  # how long the scorer's start and its end wait for the store
 
@@ -50,6 +53,7 @@ class Refresher:
         self.refused: Counter[str] = Counter()  #: kind of error -> how often
         self.last_refusal: str | None = None  #: the newest of them, in a sentence
         self._shunned: tuple[int, int] | None = None  # a refused version, and looks until it is tried again
+        self._same_looks = 0  # that found the number served
         self._since_ms = now_ms()  # when what answers began to
         self._stop, self._looked = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="refresh-weights", daemon=True)
@@ -88,7 +92,7 @@ class Refresher:
         version = weights = None
         try:
             version = self._weights.current_version()
-            if version is None or version == self.scorer.version or self._shuns(version):
+            if version is None or self._serves(version) or self._shuns(version):
                 return False
             self._await_leases()
             weights = self._buffers.advance(version)
@@ -134,6 +138,17 @@ class Refresher:
     def _refuse(self, error: RocketError) -> None:
         self.refused[type(error).__name__] += 1
         self.last_refusal = str(error)
+
+    def _serves(self, version: int) -> bool:
+        """Whether this is what answers: by its number, and now and then by what it is made of."""
+        served = self.scorer.manifest
+        if served is None or version != served.version:
+            self._same_looks = 0
+            return False
+        self._same_looks += 1
+        if self._same_looks % _SAME_LOOKS:
+            return True
+        return self._weights.manifest(version).digest == served.digest
 
     def _shuns(self, version: int) -> bool:
         if self._shunned is None or self._shunned[0] != version:

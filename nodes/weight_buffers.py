@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from contracts.stores import WeightStore
-from contracts.weights import Weights
+from contracts.weights import WeightManifest, Weights
 from nodes.chains import Steps, tables_of
 from nodes.deltas import rows_apart
 
@@ -25,6 +25,10 @@ class SteppingStore(Protocol):
 
 class ServedStore(SteppingStore, WeightStore, Protocol):
     """A weight store that a scorer follows."""
+
+    def manifest(self, version: int) -> WeightManifest:
+        """The verified manifest of a version, without its arrays."""
+        ...
 
 
 class WeightBuffers:

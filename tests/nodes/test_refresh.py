@@ -1,7 +1,7 @@
 """The swap: what is in use is never written over, and only what changed is computed again."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,8 @@ def items(app: App, count: int) -> pl.DataFrame:
 class Growing:
     """A source whose catalogue the test replaces."""
 
+    refused: Mapping[str, int] = {}
+
     def __init__(self, catalogue: Catalogue) -> None:
         self.now = catalogue
         self.away = False
@@ -85,6 +87,23 @@ def test_nothing_is_fetched_while_an_earlier_scorer_is_still_in_use(app: App) ->
     assert fetched.wait(5)
     looking.join(5)
     assert refresher.scorer.version == 3
+
+
+def test_a_number_that_a_wiped_store_hands_out_again_is_seen_to_be_another_version(app: App) -> None:
+    store = MemoryWeights(app.name)
+    refresher = Refresher(app, store)
+    publish(app, store, 1)
+    assert refresher.look()
+    before = refresher.scorer
+    assert not any(refresher.look() for _ in range(30)), "the same version is swapped in once"
+    store.wipe()
+    publish(app, store, 2)
+    assert store.current_version() == before.version == 1
+    assert sum(refresher.look() for _ in range(30)) == 1
+    assert (refresher.scorer.version, refresher.refused.total()) == (1, 0)
+    asked = requests(app, 1, 3)
+    right = LightScorer(app, store.fetch(1)).answer(asked, now_ms=0)[0].scores
+    assert refresher.scorer.answer(asked, now_ms=0)[0].scores == right != before.answer(asked, now_ms=0)[0].scores
 
 
 def test_a_lease_ends_with_an_error_too(app: App) -> None:
