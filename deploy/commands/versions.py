@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from contracts.app import load_app
+from flows.settings import load_app_with_settings
 from flows.versions import listed
 from nodes.weight_stores import open_weights
 
@@ -27,10 +27,12 @@ def versions(
     app_name: Annotated[
         str, typer.Option("--app", help="A shipped app's name, or a folder with an app.toml.")
     ] = "adsim",
+    sets: Annotated[list[str] | None, typer.Option("--set", help="section.key=value, over the app's file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The last line of stdout is one JSON object.")] = False,
 ) -> None:
     """List the versions in a weight store: when, why, gate figures, size, and who serves each now."""
-    with open_weights(weights, load_app(app_name).name, create=False) as store:
+    loaded = load_app_with_settings(app_name, sets)
+    with open_weights(weights, loaded.name, key=loaded.config.publish.key, create=False) as store:
         found = listed(store, count=count)
     if as_json:
         print(json.dumps(found))

@@ -3,13 +3,14 @@
 import json
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec
 import pytest
 import redis
 
 from contracts import names
-from contracts.app import App
+from contracts.app import App, load_app
 from contracts.errors import ContractError, CorruptError, StoreError
 from flows.versions import listed, roll_back
 from nodes.fake_traffic import light_arrays
@@ -18,6 +19,7 @@ from nodes.held import record_of
 from nodes.pack import Snapshot, pack
 from nodes.redis_weights import RedisWeights
 from nodes.refresh import Refresher
+from nodes.weight_stores import open_weights
 from tests.commands import rocket
 
 
@@ -95,9 +97,31 @@ def test_a_rollback_to_what_is_gone_broken_or_live_changes_nothing(store: RedisW
     assert newest["action"] == "publish"
 
 
-def test_the_commands_show_it(tmp_path, adsim: App) -> None:
-    from nodes.weight_stores import open_weights
+def test_the_command_lists_what_was_signed_with_the_key_of_the_settings_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights, key = str(tmp_path / "weights"), "k" * 32
+    signed = load_app("adsim", {"publish": {"key": key}})
+    packed = [pack(signed, light_arrays(signed, n), position=n, step=1, trained_until_ms=5) for n in (1, 2)]
+    for number, secret in enumerate((signed.config.publish.key, None)):
+        made = packed[number]
+        assert isinstance(made, Snapshot)
+        with open_weights(weights, "adsim", key=secret) as store:
+            store.publish(made.manifest(signed, "adsim", 0, 1000, {"reason": "because"}), made.chunks)
 
+    def listed_with(**environment: str) -> list[int]:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        shown = rocket("versions", "--weights", weights, "--json")
+        assert shown.code == 0, shown.err
+        return [row["version"] for row in msgspec.json.decode(shown.out.splitlines()[-1])["versions"]]
+
+    assert listed_with() == [1, 2]
+    assert listed_with(ROCKET_PUBLISH__KEY=key) == [1]
+    assert "key publsh: unknown key" in rocket("versions", "--weights", weights, "--set", "publsh.keep=1").err
+
+
+def test_the_commands_show_it(tmp_path, adsim: App) -> None:
     weights = str(tmp_path / "weights")
     with open_weights(weights, "adsim", schema_id=adsim.schema_id) as store:
         for number in (1, 2):
