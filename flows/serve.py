@@ -31,6 +31,7 @@ from nodes.weight_buffers import ServedStore
 _log = logging.getLogger(__name__)
 COMMIT_S = 0.05  # between two commits under load: a crash repeats so much, and a commit costs a round trip
 _LOOK_S = 1.0  # between two looks at brokers and weights, for the metrics
+_SOON_S, _JOINING_S = 0.05, 10.0  # while a member joins its group: it is ready as soon as it has partitions
 
 
 class Standing(Protocol):
@@ -101,7 +102,7 @@ def serve(
     counts = _Counts()
     stores = weights if isinstance(weights, Mapping) else {app.name: weights}
     told = metrics or ServeMetrics(Metrics("serve"), clock_ms)
-    watch, slow = _Watch(told, standing), SlowRequests(app.config.serving.slow_ms)
+    watch, slow = _Watch(told, standing, catalogue), SlowRequests(app.config.serving.slow_ms)
     left = 0
     with (
         one_thread(),
@@ -133,7 +134,7 @@ def serve(
                     told.slow()
         if not left:
             commits.settle()
-        told.weights(arms)
+        watch.count(arms)
         return counts.figures(arms) | {"left": left}
 
 
@@ -182,14 +183,19 @@ def _warn_of_priors(arms: Arms) -> None:
 class _Watch:
     """Looks now and then at what a scorer depends on, and says so."""
 
-    def __init__(self, told: ServeMetrics, standing: Callable[[], Standing] | None) -> None:
-        self._told, self._standing, self._next_s = told, standing, 0.0
+    def __init__(
+        self, told: ServeMetrics, standing: Callable[[], Standing] | None, catalogue: CatalogueSource | None
+    ) -> None:
+        self._told, self._standing, self._catalogue = told, standing, catalogue
+        self._next_s, self._joining_until_s = 0.0, time.monotonic() + _JOINING_S
 
     def look(self, arms: Arms) -> None:
-        """At most once a second."""
-        if time.monotonic() < self._next_s:
+        """At most once a second, but while partitions are waited for."""
+        now_s = time.monotonic()
+        if now_s < self._next_s:
             return
-        self._told.weights(arms)
+        pause_s = _LOOK_S
+        self.count(arms)
         trouble = ""
         if self._standing is None:
             self._told.metrics.ready(True)
@@ -200,7 +206,15 @@ class _Watch:
                 trouble = str(error)
                 self._told.metrics.ready(False, trouble)
             else:
+                if not found.partitions and now_s < self._joining_until_s:
+                    pause_s = _SOON_S
                 self._told.standing(found.partitions, found.lag)
                 self._told.metrics.ready(found.partitions > 0, "no partition yet: joining, or others have them all")
         self._told.alive(trouble)
-        self._next_s = time.monotonic() + _LOOK_S
+        self._next_s = time.monotonic() + pause_s
+
+    def count(self, arms: Arms) -> None:
+        """What the background has swapped in and refused so far."""
+        self._told.weights(arms)
+        if self._catalogue is not None:
+            self._told.catalogue(self._catalogue.refused)

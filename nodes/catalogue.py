@@ -1,6 +1,6 @@
 """The items that a scorer knows by heart, so that a request may name candidates by their ids alone."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,6 +24,11 @@ _CHUNK = 16_384  # rows featurised at once
 
 class CatalogueSource(Protocol):
     """Where items come from; a catalogue is its own source and never changes."""
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """Code -> items that were not taken so far."""
+        ...
 
     def latest(self) -> "Catalogue":
         """The items as they are known now; called from the background, may take its time."""
@@ -68,6 +73,11 @@ class Catalogue:
 
     def __len__(self) -> int:
         return len(self.places)
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """None: a catalogue with an item that breaks the contract is not made at all."""
+        return {}
 
     def latest(self) -> "Catalogue":
         """Itself."""

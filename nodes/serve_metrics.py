@@ -1,7 +1,7 @@
 """What a scorer counts: requests and how they were answered, how long that took, and how fresh its weights are."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from prometheus_client import Counter as Counted
 
@@ -52,6 +52,9 @@ class ServeMetrics:
         self._swaps = metrics.counter("ctr_serve_swaps_total", "Versions swapped in.", ["model"])
         self._refused = metrics.counter(
             "ctr_serve_weights_refused_total", "Versions, or looks at the weight store, that failed.", ["model", "kind"]
+        )
+        self._items_refused = metrics.counter(
+            "ctr_serve_catalogue_refused_total", "Items of the catalogue's topic that were not taken.", ["code"]
         )
         self._version = metrics.gauge("ctr_serve_model_version", "Version that answers; 0: the prior does.", ["model"])
         self._age = metrics.gauge(
@@ -117,6 +120,11 @@ class ServeMetrics:
             self._version.labels(model).set(manifest.version if manifest else 0)
             self._age.labels(model).set((at_ms - manifest.created_ms) / 1000 if manifest else 0)
             self._freshness.labels(model).set((at_ms - manifest.trained_until_ms) / 1000 if manifest else 0)
+
+    def catalogue(self, refused: Mapping[str, int]) -> None:
+        """Items that the catalogue's topic told and that were not taken so far, by code."""
+        for code, count in dict(refused).items():
+            self._grown(self._items_refused.labels(code), f"items: {code}", count)
 
     def standing(self, partitions: int, lag_records: int) -> None:
         """Which part of the requests is this process's, and how many of them wait."""

@@ -2,14 +2,17 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import polars as pl
 import pytest
 
 from contracts.app import App
 from contracts.errors import ContractError, UnreachableError
 from contracts.stores import Record
+from nodes.catalogue import Catalogue, item_contract
 from nodes.fake_traffic import requests
 from nodes.fakes import ManualClock, MemoryLog, MemoryWeights
 from nodes.metrics_http import Metrics
@@ -173,6 +176,50 @@ def test_without_partitions_or_brokers_it_is_not_ready_and_with_brokers_away_deg
         (False, "kafka://h: cannot be reached"),
         True,
     )
+
+
+def test_while_it_joins_it_looks_again_at_once_and_then_once_a_second(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s, looked_s = [100.0], list[float]()
+
+    class Slow(EndingLog):
+        """50 ms a poll, for eight seconds."""
+
+        def poll(self, max_wait_ms: int, max_records: int) -> Any:
+            now_s[0] += 0.05
+            return [] if now_s[0] < 108 else super().poll(max_wait_ms, max_records)
+
+    def standing() -> Part:
+        looked_s.append(now_s[0])
+        return Part(0 if now_s[0] < 103.02 else 1, 0)
+
+    monkeypatch.setattr("flows.serve.time.monotonic", lambda: now_s[0])
+    metrics = Metrics("serve")
+    told = ServeMetrics(metrics, ManualClock(5))
+    serve_all(app, Slow(), MemoryLog(), MemoryWeights("adsim"), metrics=told, standing=standing)
+    joining, after = [at for at in looked_s if at < 103.02], [at for at in looked_s if at >= 103.02]
+    assert len(joining) >= 30, "a look at most polls"
+    assert after[0] == pytest.approx(103.05), "ready in the poll after it has partitions"
+    assert metrics.readiness() == (True, "ready")
+    assert len(after) == 5, "and from then on once a second"
+
+
+def test_items_that_the_catalogues_topic_refused_are_told_by_code(app: App) -> None:
+    class Topic:
+        refused: Mapping[str, int] = {"wrong_key": 2, "missing": 1}
+
+        def latest(self) -> Catalogue:
+            return Catalogue(app, pl.DataFrame(schema=item_contract(app).schema_))
+
+    metrics = Metrics("serve")
+    told = ServeMetrics(metrics, ManualClock(5))
+    serve_all(app, EndingLog(), MemoryLog(), MemoryWeights("adsim"), metrics=told, catalogue=Topic())
+    told.catalogue(Counter(Topic.refused) + Counter({"missing": 3}))
+    assert {
+        'ctr_serve_catalogue_refused_total{code="wrong_key"} 2.0',
+        'ctr_serve_catalogue_refused_total{code="missing"} 4.0',
+    } <= set(metrics.text().splitlines())
 
 
 def test_a_store_that_hangs_keeps_nobody_waiting_for_the_prior(app: App) -> None:
