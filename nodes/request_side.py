@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 
 from contracts.app import App
+from contracts.buckets import bucket
 from contracts.errors import RocketError
 from contracts.features import STATEFUL, Feature
 from contracts.odcs import Column
@@ -25,6 +26,7 @@ from nodes.featurize import Featurizer, fill_serving_defaults
 #: Values of one column that are known by heart; with one more all are forgotten. Some 100 bytes each.
 _KNOWN_VALUES = 65_536
 _LONGEST = 256  # characters of a value that is learnt by heart
+_FEW = 64  # values that are hashed one by one
 _ATTEMPTS = 4  # to find values after learning them: learning some may have made it forget others
 _BY_HEART = {"string", "int64", "boolean"}
 _DTYPES = {"id": np.uint32, "dense": np.float32}
@@ -132,6 +134,8 @@ class _ByHeart:
         self._column, self._features = column, features
         self._simple, self._reason = _simple_rules(column), _reason(app, [column])
         self._featurize = Filled(features) if features else None
+        #: A user who is new comes alone, and frames take 200 times as long for one text as its hash.
+        self._buckets = self._simple is not None and all(feature.kind == "id" for feature in features)
         self._lock = threading.Lock()
         self._state = self._nothing()
 
@@ -155,13 +159,15 @@ class _ByHeart:
         new = list(values)
         if len(new) > _KNOWN_VALUES or any(isinstance(value, str) and len(value) > _LONGEST for value in new):
             return False
-        frame = _frame([self._column], [new])
-        if self._simple is not None:
-            if not all(map(self._simple, new)):
-                return False
-        elif frame.select(self._reason)["reason"].null_count() < len(new):
+        if self._simple is not None and not all(map(self._simple, new)):
             return False
-        features = arrays_of(self._featurize(frame)) if self._featurize else {}
+        if self._buckets and len(new) <= _FEW and all(type(value) is str for value in new):
+            features = {f.name: np.array([bucket(value, f.rows) for value in new], np.uint32) for f in self._features}
+        else:
+            frame = _frame([self._column], [new])
+            if self._simple is None and frame.select(self._reason)["reason"].null_count() < len(new):
+                return False
+            features = arrays_of(self._featurize(frame)) if self._featurize else {}
         with self._lock:
             places, tables = self._state
             if len(places) + len(new) > _KNOWN_VALUES:

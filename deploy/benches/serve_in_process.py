@@ -122,7 +122,7 @@ def _whole_requests(app: App, store: EndlessVersions, repeats: int) -> dict[str,
     draw = np.random.default_rng(3)
     weights, known = store.fetch(1), items(app, draw)
     scorer, by_id = LightScorer(app, weights), LightScorer(app, weights, Catalogue(app, known))
-    forgetful = LightScorer(_remembering_none(app), weights)
+    forgetful, surprised = LightScorer(_remembering_none(app), weights), LightScorer(app, weights)
     naive = NaiveScorer(app, weights.arrays)
     rows = known.to_dicts()
     drawn = [[rows[at] for at in draw.integers(0, len(rows), CANDIDATES)] for _ in range(3 * _DEPTH)]
@@ -159,7 +159,7 @@ def _whole_requests(app: App, store: EndlessVersions, repeats: int) -> dict[str,
     sides: dict[str, Callable[[], Any]] = {
         "full_json": lambda: answer(scorer, [asked_full]),
         "full_json_not_remembered": lambda: answer(forgetful, [asked_full]),
-        "full_json_all_values_new": lambda: answer(scorer, [next(new)]),
+        "full_json_all_values_new": lambda: answer(surprised, [next(new)]),
         "naive_json": lambda: naive.answer(asked_full),
         "ids_only": lambda: answer(by_id, [asked_short]),
         f"ids_only_x{_DEPTH}": lambda: answer(by_id, together),

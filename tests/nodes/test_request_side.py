@@ -56,6 +56,21 @@ def test_known_features_are_those_of_the_frames_and_none_where_a_rule_is_broken(
             assert known[name].dtype == plain[name].to_numpy().dtype
 
 
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.text(st.characters(codec="utf-8"), max_size=70), min_size=1, max_size=5), st.sampled_from([0, 64]))
+def test_a_few_texts_are_hashed_one_by_one_as_in_frames(texts: list[str], more: int) -> None:
+    made = RequestReader(load_app("adsim")).request_side
+    at = [column.name for column in made.columns].index("user_id")
+    side = RequestSide(load_app("adsim"), [made.columns[at]], [f for f in made.features if f.inputs == ("user_id",)])
+    assert side.features, "the user's id is a feature"
+    values = [[*texts, *(f"u{n}" for n in range(more))]]
+    frame = side.frame(values)
+    known = side.known(values, len(values[0]))
+    assert (known is None) == bool(side.wrong(frame))
+    for name, column in (known or {}).items():
+        np.testing.assert_array_equal(column, side.featurize(frame)[name].to_numpy())
+
+
 @pytest.mark.parametrize("name", ["adsim", "kuairand"])
 def test_both_sides_of_every_shipped_app_are_known_by_heart(name: str) -> None:
     app = load_app(name)
