@@ -18,8 +18,8 @@ import numpy as np
 import polars as pl
 from threadpoolctl import ThreadpoolController
 
-from contracts.errors import ContractError, CorruptError
-from contracts.features import Feature, Layout
+from contracts.errors import CorruptError
+from contracts.features import Layout
 from nodes.light_arrays import check_arrays
 from nodes.light_layers import UpperLayers
 from nodes.light_part import Features, Part
