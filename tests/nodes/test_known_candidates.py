@@ -106,7 +106,9 @@ def changed_items(seed: int) -> pl.DataFrame:
 def test_what_a_candidate_leaves_out_is_what_the_catalogue_says_now(made: list[tuple[int, list[bytes]]]) -> None:
     catalogue = Catalogue(PLAIN_APP, ITEMS)
     plain, scorer = (LightScorer(app, WEIGHTS, catalogue) for app in (PLAIN_APP, LARGE_APP))
-    for seed, messages in made:
+    always = asked([{"item_id": "a1", "campaign_id": "c1"}, GOOD])
+    for seed, drawn in [(1, []), (2, []), *made]:
+        messages = drawn or [always]
         catalogue = catalogue.changed(changed_items(seed))
         plain, scorer = (
             LightScorer(app, WEIGHTS, catalogue, before=before)
