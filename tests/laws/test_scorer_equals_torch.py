@@ -71,7 +71,7 @@ SHAPES = [
     {"light": {"hidden": []}},
     {"light": {"deep": False, "fm": True}},
     {"light": {"fm": True, "norm": "layer", "activation": "gelu"}},
-    {"share": "trunk", "light": {"activation": "prelu"}},
+    {"sharing": "shared", "share": "trunk", "light": {"activation": "prelu"}},
 ]
 
 

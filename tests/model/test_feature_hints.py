@@ -15,6 +15,7 @@ from contracts.nets import Booster
 from model.boosters import BOOSTERS, BoosterInput, Sizes, gives_hidden, make_booster
 from model.hints import FEATURE_HINTS, HINTS, feature_hint_named
 from model.losses import Features, rocket_loss
+from model.tensors import to_batch
 from model.trainer import Trainer
 from tests.random_examples import random_examples, small_app
 
@@ -128,6 +129,17 @@ def test_a_booster_gives_its_hidden_layers_only_when_asked(kind: str, settings: 
 def small(tmp_path: Path, kind: str, **rocket: Any) -> Trainer:
     model = {"booster": {"kind": kind, "hidden": [16, 8]}}
     return Trainer(small_app(tmp_path / "app", {"model": model, "rocket": rocket | {"gate": False}}))
+
+
+def test_both_nets_give_their_layers_when_asked_and_say_the_same_without(tmp_path: Path) -> None:
+    trainer = small(tmp_path, "mlp")
+    batch = to_batch(random_examples(trainer.app, 32), trainer.app)
+    plain, asked = trainer.nets.predict(batch), trainer.nets.predict(batch, hidden=True)
+    assert (plain.light_layers, plain.booster_layers) == ((), ())
+    assert [tuple(layer.shape) for layer in asked.light_layers] == [(32, 8)]
+    assert [tuple(layer.shape) for layer in asked.booster_layers] == [(32, 16), (32, 8)]
+    assert torch.equal(plain.light_B, asked.light_B)
+    assert torch.equal(plain.booster_B, asked.booster_B)
 
 
 def test_a_feature_hint_draws_the_light_layer_to_the_boosters(tmp_path: Path) -> None:

@@ -68,6 +68,32 @@ def test_a_restored_trainer_goes_on_bit_for_bit(tmp_path: Path, kind: str, shari
     assert straight.meta() == second.meta()
 
 
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"sharing": "shared", "share": "trunk", "light": {"hidden": [8, 8], "norm": "layer", "activation": "prelu"}},
+        {"sharing": "separate", "light": {"hidden": [8, 8], "fm": True, "activation": "gelu"}},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("updates", [True, False])
+def test_every_form_of_sharing_and_hint_goes_on_bit_for_bit(
+    tmp_path: Path, model: dict[str, object], *, updates: bool
+) -> None:
+    told = {
+        "feature_hint": "cosine", "feature_layers": [[1, 0], [0, 0]], "light_updates_shared": updates, "watch_every": 2,
+        "schedule": "ramp", "warmup_rows": 64, "ramp_rows": 300, "decay_after_rows": 300, "decay_rows": 500,
+        "gate": False,
+    }  # fmt: skip
+    app = small_app(tmp_path / "app", {"model": model | {"booster": {"kind": "mlp", "hidden": [8]}}, "rocket": told})
+    frame = random_examples(app, 640)
+    straight, first, second = learn(Trainer(app), frame), learn(Trainer(app), frame[:256]), Trainer(app, seed=77)
+    second.restore(first.state(), json.loads(json.dumps(first.meta())))
+    learn(second, frame[256:])
+    assert same_bits(straight, second)
+    assert straight.meta() == second.meta()
+
+
 def test_two_trainers_of_one_seed_are_equal_and_of_two_are_not(tmp_path: Path) -> None:
     app = small_app(tmp_path / "app")
     frame = random_examples(app, 320)
