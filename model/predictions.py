@@ -17,8 +17,8 @@ class Predictions(NamedTuple):
     booster: Floats | None  #: probabilities [rows]; None when the light net trains alone
     light_logit: Floats
     booster_logit: Floats | None
-    #: after `learn`: loss_light, loss_booster, hint (before lambda), hint_weight (lambda now), grad_norm_light,
-    #: grad_norm_booster (of the towers); losses in nats a row
+    #: after `learn`: loss_light, loss_booster, hint and feature (before their lambdas; feature where there is a feature
+    #: hint), hint_weight (lambda now), grad_norm_light, grad_norm_booster (of the towers); losses in nats a row
     terms: dict[str, float]
 
 
