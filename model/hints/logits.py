@@ -1,7 +1,12 @@
-"""Hints on the one logit of a click. No softmax: each logit is its own."""
+"""Hints on the one logit of a click. No softmax: each logit is its own. Shapes: B rows; each gives one cost a row."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from model.hints.geometry import check_same_shape
+
+_MEND = "give both nets' logits of the same rows, [B] each"  # [B, 1] would spread over [B]
 
 
 def logit_mse(light_B: Tensor, booster_B: Tensor) -> Tensor:
@@ -14,6 +19,7 @@ def logit_mse(light_B: Tensor, booster_B: Tensor) -> Tensor:
     >>> logit_mse(torch.tensor([1.0, 0.0]), torch.tensor([3.0, 0.0])).tolist()
     [4.0, 0.0]
     """
+    check_same_shape("logit_mse", light_B, booster_B, _MEND)
     return (light_B - booster_B).square()
 
 
@@ -26,6 +32,54 @@ def bernoulli_kl(light_B: Tensor, booster_B: Tensor) -> Tensor:
     >>> bernoulli_kl(torch.tensor([0.0]), torch.tensor([0.0])).tolist()
     [0.0]
     """
+    check_same_shape("bernoulli_kl", light_B, booster_B, _MEND)
     target_B = booster_B.sigmoid()
     cross_B = F.binary_cross_entropy_with_logits(light_B, target_B, reduction="none")
     return cross_B - F.binary_cross_entropy_with_logits(booster_B, target_B, reduction="none")
+
+
+def bernoulli_kd(light_B: Tensor, booster_B: Tensor, *, temperature: float = 4.0) -> Tensor:
+    """T^2 KL(sigmoid(booster / T) || sigmoid(light / T)), in nats, one a row.
+
+    Hinton et al., "Distilling the Knowledge in a Neural Network", 2015, arXiv 1503.02531, section 2, with the two
+    classes [0, logit]. T^2 keeps the gradient of one size: T (p_light - p_booster) with p at T, which tends to
+    (light - booster) / 4, so the cost to `logit_mse` / 8, as T grows.
+
+    >>> import torch
+    >>> bernoulli_kd(torch.tensor([1.0]), torch.tensor([3.0]), temperature=1e3).item()
+    0.5
+    """
+    return temperature**2 * bernoulli_kl(light_B / temperature, booster_B / temperature)
+
+
+def weighted_bernoulli(light_B: Tensor, booster_B: Tensor, *, no_click: float = 1.5, click: float = 1.0) -> Tensor:
+    """- click q log p - no_click (1 - q) log(1 - p), p of the light net, q of the booster, in nats, one a row.
+
+    `weighted_soft_cross_entropy` for one logit: Chen et al., "Learning Efficient Object Detection Models with Knowledge
+    Distillation", NeurIPS 2017, section 3.2, whose background class (here: no click) weighs 1.5. It is least not at
+    p = q but at odds of click / no_click times the booster's: weights that differ bend the light net's calibration.
+    Gradient on the light logit: no_click (1 - q) p - click q (1 - p).
+
+    >>> import torch
+    >>> weighted_bernoulli(torch.tensor([0.0]), torch.tensor([0.0]), no_click=1.0).item()
+    0.6931
+    """
+    check_same_shape("weighted_bernoulli", light_B, booster_B, _MEND)
+    q_B = booster_B.sigmoid()
+    return click * q_B * F.softplus(-light_B) + no_click * (1 - q_B) * F.softplus(light_B)
+
+
+def bounded_click(light_B: Tensor, booster_B: Tensor, label_B: Tensor, *, margin: float = 0.0) -> Tensor:
+    """The light net's cross-entropy where it is not yet better than the booster's by `margin` nats, else 0; one a row.
+
+    `teacher_bounded` for a click: Chen et al., NeurIPS 2017, section 3.3. The booster only decides which rows count: no
+    gradient ever reaches it. Gradient on the light logit: p - y, or 0.
+
+    >>> import torch
+    >>> bounded_click(torch.tensor([2.0, 2.0]), torch.tensor([1.0, 3.0]), torch.ones(2)).tolist()
+    [0.0, 0.1269]
+    """
+    check_same_shape("bounded_click", light_B, booster_B, _MEND)
+    light_cost_B = F.binary_cross_entropy_with_logits(light_B, label_B, reduction="none")
+    bound_B = F.binary_cross_entropy_with_logits(booster_B.detach(), label_B, reduction="none")
+    return torch.where(light_cost_B + margin > bound_B, light_cost_B, torch.zeros_like(light_cost_B))

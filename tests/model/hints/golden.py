@@ -1,0 +1,379 @@
+"""One golden row a hint: what its formula, written here in NumPy alone, says of fixed tensors.
+
+The tensors: rows i, columns j, from 0; zs = sin(.7i + 1.3j + .1), zt = 1.5cos(.5i - .9j + .2), both [8, 4];
+fs = sin(.3 i (j + 1) + .2j), ft = cos(.25 i (j + 1) - .15j), both [8, 6]; zl = sin(.7i + .1) - 1,
+zb = 1.5cos(.5i + .2) - 1, both [8]. What is not a matrix is one of them in another shape.
+"""
+
+from collections.abc import Callable, Mapping
+from itertools import product
+from math import exp, factorial
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+_I, _J = np.arange(8.0)[:, None], np.arange(6.0)
+ZS, ZT = np.sin(0.7 * _I + 1.3 * _J[:4] + 0.1), 1.5 * np.cos(0.5 * _I - 0.9 * _J[:4] + 0.2)
+FS, FT = np.sin(0.3 * _I * (_J + 1) + 0.2 * _J), np.cos(0.25 * _I * (_J + 1) - 0.15 * _J)
+ZL, ZB = np.sin(0.7 * _I[:, 0] + 0.1) - 1, 1.5 * np.cos(0.5 * _I[:, 0] + 0.2) - 1
+
+
+class Sample(NamedTuple):
+    """What a hint is called with."""
+
+    student: tuple[Array, ...]
+    teacher: tuple[Array, ...]
+    told: tuple[Array, ...] = ()
+
+
+def fixed(takes: str) -> Sample:
+    """The tensors above, in the shapes of what a hint takes."""
+    click, four = np.arange(8) % 2 * 1.0, np.arange(8) % 4
+
+    def both(shape: tuple[int, ...], s: Array = FS, t: Array = FT) -> Sample:
+        return Sample((s.reshape(shape),), (t.reshape(shape),))
+
+    return {
+        "logit": Sample((ZL,), (ZB,)),
+        "logit, label": Sample((ZL,), (ZB,), (click,)),
+        "classes": Sample((ZS,), (ZT,)),
+        "classes, label": Sample((ZS,), (ZT,), (four,)),
+        "hidden": Sample((FS,), (FT,)),
+        "equal": Sample((FS,), (FT,)),
+        "layers": Sample((FS[:, :4], FS[:, 4:]), (FT[:, :4], FT[:, 4:])),
+        "maps": both((2, 4, 2, 3)),
+        "pixels": both((2, 4, 2, 2), ZS, ZT),
+        "tokens": both((2, 4, 6)),
+        "attention": both((2, 1, 4, 4), ZS, ZT),
+        "gradients": Sample((FS,), (FT,)),
+        "boxes": Sample((ZS,), (ZT,), (FS[:, :4],)),
+        "bins": both((2, 4, 4), ZS, ZT),
+        "picture": both((2, 4, 2, 3)),
+        "pictures": Sample((ZS.reshape(8, 1, 2, 2), FS), (ZT.reshape(8, 1, 2, 2), FT)),
+        "score": Sample((ZL,), ()),
+        "scores": Sample((ZL,), (ZB,)),
+    }[takes]
+
+
+def drawn(takes: str, rng: np.random.Generator, rows: int = 7) -> Sample:
+    """Random tensors of what a hint takes; other widths of the teacher where it may have them."""
+
+    def normal(*shape: int) -> Array:
+        return rng.normal(size=(rows, *shape))
+
+    def pair(student: tuple[int, ...], teacher: tuple[int, ...] | None = None) -> Sample:
+        return Sample((normal(*student),), (normal(*(student if teacher is None else teacher)),))
+
+    shapes: dict[str, Callable[[], Sample]] = {
+        "logit": lambda: pair(()),
+        "logit, label": lambda: Sample((normal(),), (normal(),), (rng.integers(0, 2, rows) * 1.0,)),
+        "classes": lambda: pair((5,)),
+        "classes, label": lambda: Sample((normal(5),), (normal(5),), (rng.integers(0, 5, rows),)),
+        "hidden": lambda: pair((4,), (6,)),
+        "equal": lambda: pair((5,)),
+        "layers": lambda: Sample((normal(3), normal(4)), (normal(3), normal(4))),
+        "maps": lambda: pair((3, 2, 3), (4, 2, 3)),
+        "pixels": lambda: pair((3, 2, 2)),
+        "tokens": lambda: pair((3, 4)),
+        "attention": lambda: pair((2, 3, 3)),
+        "gradients": lambda: pair((4,)),
+        "boxes": lambda: Sample((normal(4),), (normal(4),), (normal(4),)),
+        "bins": lambda: pair((4, 5)),
+        "picture": lambda: pair((2, 2, 2)),
+        "pictures": lambda: Sample((normal(2, 2, 2), normal(3, 2, 1)), (normal(2, 2, 2), normal(3, 2, 1))),
+        "score": lambda: Sample((normal(),), ()),
+        "scores": lambda: pair(()),
+    }
+    return shapes[takes]()
+
+
+def sigmoid(z: Array) -> Array:
+    return 1 / (1 + np.exp(-z))
+
+
+def softmax(z: Array, axis: int = -1) -> Array:
+    e = np.exp(z - z.max(axis, keepdims=True))
+    return e / e.sum(axis, keepdims=True)
+
+
+def length(x: Array, axis: int = -1) -> Array:
+    return np.sqrt((x * x).sum(axis, keepdims=True))
+
+
+def kl(p: Array, q: Array) -> Array:
+    return (p * np.log(p / q)).sum(-1)
+
+
+def bernoulli(zl: Array, zb: Array, t: float) -> Array:
+    p, q = sigmoid(zl / t), sigmoid(zb / t)
+    return t * t * (q * np.log(q / p) + (1 - q) * np.log((1 - q) / (1 - p)))
+
+
+def cross(z: Array, y: Array) -> Array:
+    return -(y * np.log(sigmoid(z)) + (1 - y) * np.log(1 - sigmoid(z)))
+
+
+def bounded(zl: Array, zb: Array, y: Array) -> Array:
+    return np.array([a if a > b else 0.0 for a, b in zip(cross(zl, y), cross(zb, y), strict=True)])
+
+
+def weighted(zs: Array, zt: Array) -> Array:
+    w = np.array([1.5] + [1.0] * (zs.shape[1] - 1))
+    return -(w * softmax(zt) * np.log(softmax(zs))).sum(1)
+
+
+def decoupled(zs: Array, zt: Array, own: Array) -> Array:
+    costs = []
+    for s, t, k in zip(zs / 4, zt / 4, own, strict=True):
+        ps, pt = softmax(s), softmax(t)
+        target = kl(np.array([pt[k], 1 - pt[k]]), np.array([ps[k], 1 - ps[k]]))
+        others = kl(softmax(np.delete(t, k)), softmax(np.delete(s, k)))
+        costs.append(16 * (target + 8 * others))
+    return np.array(costs)
+
+
+def correlations(zs: Array, zt: Array) -> Array:
+    ps, pt = softmax(zs), softmax(zt)
+    inter = np.mean([1 - np.corrcoef(a, b)[0, 1] for a, b in zip(ps, pt, strict=True)])
+    intra = np.mean([1 - np.corrcoef(a, b)[0, 1] for a, b in zip(ps.T, pt.T, strict=True)])
+    return np.array(inter + intra)
+
+
+def boundaries(fs: Array, ft: Array) -> Array:
+    on, off = np.maximum(0, 1 - fs), np.maximum(0, 1 + fs)
+    return (np.where(ft > 0, on, off) ** 2).sum(1)
+
+
+def factors(fs: Array, ft: Array) -> Array:
+    return np.abs(fs / length(fs) - ft / length(ft)).sum(1)
+
+
+def discrepancy(kernel: str) -> Callable[[Array, Array], Array]:
+    def mean(k: Callable[[Array, Array], float], x: Array, y: Array) -> float:
+        return float(np.mean([k(a, b) for a, b in product(x, y)]))
+
+    def formula(x: Array, y: Array) -> Array:
+        x, y = x / length(x), y / length(y)
+        both = np.concatenate((x, y))
+        spread = np.mean([((a - b) ** 2).sum() for a, b in product(both, both)])
+        k: Callable[[Array, Array], float] = {
+            "linear": lambda a, b: float(a @ b),
+            "polynomial": lambda a, b: float(a @ b) ** 2,
+            "gaussian": lambda a, b: exp(-((a - b) ** 2).sum() / (2 * spread)),
+        }[kernel]
+        return np.array(mean(k, x, x) + mean(k, y, y) - 2 * mean(k, x, y))
+
+    return formula
+
+
+def huber(d: Array) -> Array:
+    return np.where(np.abs(d) < 1, d * d / 2, np.abs(d) - 0.5)
+
+
+def relative(f: Array) -> Array:
+    d = np.array([[np.sqrt(((a - b) ** 2).sum()) for b in f] for a in f])
+    return d / d[d > 0].mean()
+
+
+def angles(f: Array) -> Array:
+    cosines = np.zeros((len(f),) * 3)
+    for j, i, k in product(range(len(f)), repeat=3):
+        a, b = f[i] - f[j], f[k] - f[j]
+        if i != j and k != j:
+            cosines[j, i, k] = a @ b / np.sqrt((a @ a) * (b @ b))
+    return cosines
+
+
+def distance(fs: Array, ft: Array) -> Array:
+    return huber(relative(fs) - relative(ft)).mean()
+
+
+def angle(fs: Array, ft: Array) -> Array:
+    return huber(angles(fs) - angles(ft)).mean()
+
+
+def similar(f: Array) -> Array:
+    return f @ f.T / length(f @ f.T)
+
+
+def densities(f: Array) -> Array:
+    n = f / (length(f) + 1e-7)
+    near = (n @ n.T + 1) / 2
+    return near / near.sum(1, keepdims=True)
+
+
+def knowledge(fs: Array, ft: Array) -> Array:
+    ps, pt = densities(fs), densities(ft)
+    return (pt * np.log((pt + 1e-7) / (ps + 1e-7))).mean()
+
+
+def taylor(f: Array) -> Array:
+    c = (f / length(f)) @ (f / length(f)).T
+    return sum((exp(-0.8) * 0.8**p / factorial(p) * c**p for p in range(3)), np.zeros_like(c))
+
+
+def flows(a: Array, b: Array, c: Array, d: Array) -> Array:
+    return np.array([((np.outer(a[i], b[i]) - np.outer(c[i], d[i])) ** 2).sum() for i in range(len(a))])
+
+
+def attention(power: int) -> Callable[[Array, Array], Array]:
+    def where(f: Array) -> Array:
+        q = (np.abs(f) ** power).sum(1).reshape(len(f), -1)
+        return q / length(q)
+
+    return lambda fs, ft: length(where(fs) - where(ft))[:, 0]
+
+
+def places(fs: Array, ft: Array) -> Array:
+    def near(f: Array) -> Array:
+        x = f.reshape(f.shape[0], f.shape[1], -1)
+        x = x / length(x, 1)
+        return np.einsum("bcp,bcq->bpq", x, x)
+
+    return ((near(fs) - near(ft)) ** 2).mean((1, 2))
+
+
+def pixels(zs: Array, zt: Array) -> Array:
+    ps, pt = softmax(zs, 1), softmax(zt, 1)
+    return (pt * np.log(pt / ps)).sum(1).mean((1, 2))
+
+
+def bar(rs: Array, rt: Array, truth: Array) -> Array:
+    far, allowed = ((rs - truth) ** 2).sum(1), ((rt - truth) ** 2).sum(1)
+    return far * (far > allowed)
+
+
+def flat_norm(x: Array, y: Array) -> Array:
+    return length((x - y).reshape(len(x), -1))[:, 0]
+
+
+def flat_sum(x: Array, y: Array) -> Array:
+    return np.abs(x - y).reshape(len(x), -1).sum(1)
+
+
+class Golden(NamedTuple):
+    """What a hint must give."""
+
+    value: float  #: the mean of the costs of the fixed tensors
+    formula: Callable[..., Array]
+    options: Mapping[str, Any] = MappingProxyType({})  #: of the hint, for `value` and `formula`, where not the defaults
+
+
+#: Hint -> its golden rows: the default first, then the other scalings.
+GOLDEN: dict[str, tuple[Golden, ...]] = {
+    "logit_mse": (Golden(0.7251974035984775, lambda s, t: (s - t) ** 2),),
+    "bernoulli_kl": (Golden(0.06695288155851344, lambda s, t: bernoulli(s, t, 1)),),
+    "bernoulli_kd": (
+        Golden(0.0883496503130399, lambda s, t: bernoulli(s, t, 4)),
+        Golden(0.08236856477459621, lambda s, t: bernoulli(s, t, 2), {"temperature": 2.0}),
+    ),
+    "weighted_bernoulli": (
+        Golden(
+            0.6739822049431757, lambda s, t: -sigmoid(t) * np.log(sigmoid(s)) - 1.5 * sigmoid(-t) * np.log(sigmoid(-s))
+        ),
+    ),
+    "bounded_click": (Golden(0.257131272218739, bounded),),
+    "class_logit_mse": (
+        Golden(4.501364331871981, lambda s, t: ((s - t) ** 2).sum(1)),
+        Golden(2.2506821659359906, lambda s, t: ((s - t) ** 2).sum(1) / 2, {"scaling": "half"}),
+        Golden(1.1253410829679955, lambda s, t: ((s - t) ** 2).mean(1), {"scaling": "mean"}),
+    ),
+    "softmax_mse": (
+        Golden(0.14523991962764, lambda s, t: ((softmax(s) - softmax(t)) ** 2).sum(1)),
+        Golden(0.03630997990691, lambda s, t: ((softmax(s) - softmax(t)) ** 2).mean(1), {"scaling": "mean"}),
+    ),
+    "kd": (
+        Golden(0.3388857389486591, lambda s, t: 16 * kl(softmax(t / 4), softmax(s / 4))),
+        Golden(
+            0.08024811430484388,
+            lambda s, t: 4 * kl(softmax(t / 2), softmax(s / 2)) / s.shape[1],
+            {"temperature": 2.0, "scaling": "elements"},
+        ),
+    ),
+    "weighted_soft_cross_entropy": (Golden(1.4949390409660164, weighted),),
+    "dist": (Golden(1.4039414737401232, correlations),),
+    "dkd": (Golden(2.1400363457309677, decoupled),),
+    "fitnet": (
+        Golden(1.0873022464616078, lambda s, t: ((s - t) ** 2).sum(1) / 2),
+        Golden(0.36243408215386924, lambda s, t: ((s - t) ** 2).mean(1), {"scaling": "mean"}),
+    ),
+    "activation_boundaries": (
+        Golden(3.3276194133474335, boundaries),
+        Golden(0.0099828582400423, lambda s, t: boundaries(s, t) * 0.003, {"scaling": "repdistiller"}),
+    ),
+    "factor_transfer": (
+        Golden(1.4963588004412938, factors),
+        Golden(
+            0.10977577423291542,
+            lambda s, t: ((s / length(s) - t / length(t)) ** 2).mean(1),
+            {"power": 2, "scaling": "mean"},
+        ),
+    ),
+    "reconstruction": (Golden(2.1746044929232156, lambda s, t: ((s - t) ** 2).sum(1)),),
+    "mmd_linear": (Golden(0.052939712512889064, discrepancy("linear")),),
+    "mmd_polynomial": (Golden(0.05778529518387504, discrepancy("polynomial")),),
+    "mmd_gaussian": (Golden(0.027204129286257483, discrepancy("gaussian")),),
+    "nst_linear": (Golden(0.14933338876057195, lambda s, t: discrepancy("linear")(s.T, t.T)),),
+    "nst_polynomial": (Golden(0.10057793275288068, lambda s, t: discrepancy("polynomial")(s.T, t.T)),),
+    "nst_gaussian": (Golden(0.06846426921985271, lambda s, t: discrepancy("gaussian")(s.T, t.T)),),
+    "rkd_distance": (
+        Golden(0.018548823159512267, distance),
+        Golden(1.1871246822087866, lambda s, t: distance(s, t) * len(s) ** 2, {"scaling": "sum"}),
+    ),
+    "rkd_angle": (
+        Golden(0.04534912608217755, angle),
+        Golden(23.218752554074907, lambda s, t: angle(s, t) * len(s) ** 3, {"scaling": "sum"}),
+    ),
+    "rkd": (Golden(0.1092470753238674, lambda s, t: distance(s, t) + 2 * angle(s, t)),),
+    "similarity_preserving": (Golden(0.037357957476652014, lambda s, t: ((similar(s) - similar(t)) ** 2).mean()),),
+    "pkt": (
+        Golden(0.0040041738601628045, knowledge),
+        Golden(0.2562671270504194, lambda s, t: knowledge(s, t) * len(s) ** 2, {"scaling": "sum"}),
+    ),
+    "correlation_congruence": (Golden(0.008308599977336108, lambda s, t: ((taylor(s) - taylor(t)) ** 2).mean()),),
+    "fsp": (
+        Golden(2.7562213567535814, flows),
+        Golden(
+            0.34452766959419767, lambda a, b, c, d: flows(a, b, c, d) / (a.shape[1] * b.shape[1]), {"scaling": "mean"}
+        ),
+    ),
+    "attention_transfer": (
+        Golden(0.4896049964940466, attention(2)),
+        Golden(0.04282458936372164, lambda s, t: attention(2)(s, t) ** 2 / s[0, 0].size, {"scaling": "mean"}),
+    ),
+    "attention_transfer_p1": (Golden(0.33744981059632084, attention(1)),),
+    "gradient_attention": (
+        Golden(1.402669556577057, flat_norm),
+        Golden(2.1746044929232156, lambda s, t: flat_norm(s, t) ** 2, {"scaling": "square"}),
+    ),
+    "pairwise": (Golden(0.26390031115838847, places),),
+    "pixel_kl": (Golden(0.3040426291059012, pixels),),
+    "adversarial": (Golden(0.9318975534404335, lambda s: -s),),
+    "discriminator_loss": (Golden(0.3232048293353207, lambda s, t: s - t),),
+    "layer_mse": (Golden(0.3624340821538693, lambda s, t: ((s - t) ** 2).mean((1, 2))),),
+    "attention_kl": (Golden(0.2798511177827756, lambda s, t: kl(softmax(t), softmax(s)).mean((1, 2))),),
+    "teacher_bounded": (Golden(1.2091539736339203, bar),),
+    "localization": (
+        Golden(1.3899586329506155, lambda s, t: 100 * kl(softmax(t / 10), softmax(s / 10)).sum(1)),
+        Golden(
+            0.3474896582376539, lambda s, t: 100 * kl(softmax(t / 10), softmax(s / 10)).mean(1), {"scaling": "mean"}
+        ),
+        Golden(
+            0.08687241455941347,
+            lambda s, t: 100 * kl(softmax(t / 10), softmax(s / 10)).mean(1) / s.shape[2],
+            {"scaling": "elements"},
+        ),
+    ),
+    "generator_distance": (Golden(10.971241259028837, flat_sum),),
+    "generator_features": (Golden(2.876572312121052, flat_norm),),
+    "gan_compression": (
+        Golden(37.344921809372934, lambda s, f, t, g: 10 * flat_sum(s, t) + flat_norm(f, g)),
+        Golden(
+            9.347997145352839,
+            lambda s, f, t, g: 10 * flat_sum(s, t) / s[0].size + flat_norm(f, g) ** 2 / f[0].size,
+            {"scaling": "mean"},
+        ),
+    ),
+}
