@@ -37,6 +37,7 @@ class HintName(NamedTuple):
     #: parameters of its own: a map to the teacher's width, or a paraphraser and a translator
     learns: Literal["", "regressor", "factors"] = ""
     instead: str = ""  #: what to take where it has no meaning; "": told by what it takes
+    pairs: bool = False  #: it compares each row of the minibatch with each other one (`rocket.relation_rows`)
 
 
 _KD, _NST = "bernoulli_kd", "nst_polynomial"
@@ -53,22 +54,24 @@ HINT_NAMES: dict[str, HintName] = {
     "weighted_soft_cross_entropy": HintName("classes", instead="weighted_bernoulli"),
     "dist": HintName("classes", instead=_KD),
     "dkd": HintName("classes, label", instead=_KD),
+    "cosine": HintName("equal"),
+    "euclidean": HintName("equal"),
     "fitnet": HintName("equal", "regressor"),
     "activation_boundaries": HintName("equal", "regressor"),
     "factor_transfer": HintName("equal", "factors"),
     "reconstruction": HintName("equal", instead="factor_transfer"),
-    "mmd_linear": HintName("equal"),
-    "mmd_polynomial": HintName("equal"),
-    "mmd_gaussian": HintName("equal"),
+    "mmd_linear": HintName("equal", pairs=True),
+    "mmd_polynomial": HintName("equal", pairs=True),
+    "mmd_gaussian": HintName("equal", pairs=True),
     "nst_linear": HintName("hidden"),
     "nst_polynomial": HintName("hidden"),
     "nst_gaussian": HintName("hidden"),
-    "rkd_distance": HintName("hidden"),
-    "rkd_angle": HintName("hidden"),
-    "rkd": HintName("hidden"),
-    "similarity_preserving": HintName("hidden"),
-    "pkt": HintName("hidden"),
-    "correlation_congruence": HintName("hidden"),
+    "rkd_distance": HintName("hidden", pairs=True),
+    "rkd_angle": HintName("hidden", pairs=True),
+    "rkd": HintName("hidden", pairs=True),
+    "similarity_preserving": HintName("hidden", pairs=True),
+    "pkt": HintName("hidden", pairs=True),
+    "correlation_congruence": HintName("hidden", pairs=True),
     "fsp": HintName("layers", instead="fitnet"),
     "attention_transfer": HintName("maps", instead=_NST),
     "attention_transfer_p1": HintName("maps", instead=_NST),
@@ -90,7 +93,7 @@ HINT_NAMES: dict[str, HintName] = {
 _MEANINGLESS: dict[str, str] = {
     "classes": "it compares the scores of several classes, and a click has one logit",
     "classes, label": "it compares the scores of several classes, and a click has one logit",
-    "layers": "it compares how two layers follow each other, and the nets have no two pairs of equal width",
+    "layers": "it compares how two layers of each net follow each other, and feature_layers pairs one with one",
     "maps": "it compares where in a picture the nets look, and these nets have no spatial maps",
     "pixels": "it compares the classes of pixels, and an impression has none",
     "tokens": "it compares layers over a sequence token by token, and the light net reads no sequence",
@@ -114,6 +117,16 @@ OF_LOGITS = ("logit", "logit, label")
 OF_LAYERS = ("hidden", "equal")
 
 
+def usable(setting: str) -> dict[str, HintName]:
+    """The hints that can stand under `[rocket]` as "hint" or as "feature_hint".
+
+    >>> [*usable("hint")]
+    ['logit_mse', 'bernoulli_kl', 'bernoulli_kd', 'weighted_bernoulli', 'bounded_click']
+    """
+    wanted = OF_LOGITS if setting == "hint" else OF_LAYERS
+    return {name: row for name, row in HINT_NAMES.items() if row.takes in wanted and not row.instead}
+
+
 def hint_trouble(name: str, setting: str) -> str | None:
     """Why a hint cannot stand under `[rocket]` as this setting, and the mend; None where it can.
 
@@ -126,15 +139,14 @@ def hint_trouble(name: str, setting: str) -> str | None:
     >>> hint_trouble("dkd", "hint")[-72:]
     "and one logit leaves none to compare; take hint = 'bernoulli_kd' instead"
     """
-    wanted, other = (OF_LOGITS, "feature_hint") if setting == "hint" else (OF_LAYERS, "hint")
-    fitting = [known for known, row in HINT_NAMES.items() if row.takes in wanted and not row.instead]
+    fitting = usable(setting)
+    if name in fitting or (name == "none" and setting == "feature_hint"):
+        return None
     if name not in HINT_NAMES:
         return f"no such hint; {did_you_mean(name, fitting)}"
     row = HINT_NAMES[name]
     if row.instead:
         place = "hint" if HINT_NAMES[row.instead].takes in OF_LOGITS else "feature_hint"
         return f"{_WHY.get(name) or _MEANINGLESS[row.takes]}; take {place} = '{row.instead}' instead"
-    if row.takes not in wanted:
-        what = "hidden layers" if other == "feature_hint" else "logits"
-        return f"it compares {what}; set it as {other} = '{name}'"
-    return None
+    what, other = ("hidden layers", "feature_hint") if setting == "hint" else ("logits", "hint")
+    return f"it compares {what}; set it as {other} = '{name}'"

@@ -1,19 +1,17 @@
 """Whether an app's nets can be made, without making them: `rocket check` has no torch."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from contracts.app_errors import line_of
 from contracts.errors import ContractError, did_you_mean
 from contracts.features import Feature
+from contracts.hint_names import HINT_NAMES, hint_trouble
 from contracts.nets import Booster, Model, Rocket
 
 #: The boosters that are built in; `model.boosters` says where each of them is.
 BOOSTERS = ("autoint", "dcn_v2", "deepfm", "din", "fibinet", "finalmlp", "masknet", "mlp", "wdl")
 NO_BOOSTER = "none"
-#: The hints between logits, and those between hidden layers: whether these need equal widths. `model.hints` has them.
-HINTS = ("bernoulli_kl", "logit_mse")
-FEATURE_HINTS = {"cosine": True, "euclidean": True}
 
 
 def check_model(path: Path, model: Model, features: tuple[Feature, ...]) -> None:
@@ -59,14 +57,21 @@ def check_rocket(path: Path, model: Model, rocket: Rocket) -> None:
         ContractError: naming the line, the setting and the mend.
     """
     at = _at(path, "rocket")
-    _known(f"{at} hint", rocket.hint, HINTS)
-    _known(f"{at} feature_hint", rocket.feature_hint, [*FEATURE_HINTS, "none"])
+    for setting, name in (("hint", rocket.hint), ("feature_hint", rocket.feature_hint)):
+        told = hint_trouble(name, setting)
+        if told is not None:
+            raise ContractError(f"{at} {setting} = '{name}': {told}")
     for schedule, rows in (("warmup", rocket.warmup_rows), ("ramp", rocket.ramp_rows)):
         if rocket.schedule == schedule and not rows:
             raise ContractError(
                 f'{at} schedule = "{schedule}": {schedule}_rows is 0, so that it would be "constant"; say how many rows'
             )
     if rocket.feature_hint != "none" and model.booster.kind != NO_BOOSTER:
+        if HINT_NAMES[rocket.feature_hint].learns and ":" in model.booster.kind:
+            raise ContractError(
+                f"{at} feature_hint = '{rocket.feature_hint}': it learns a map to the booster's width, which a net of "
+                "your own tells only when it runs; take one that needs no map, such as 'rkd_distance'"
+            )
         told = pairs_trouble(model.light.layers, hidden_widths(model.booster, model.embedding_dim), rocket)
         if told is not None:
             raise ContractError(f"{at} feature_layers: {told}")
@@ -76,11 +81,6 @@ def _at(path: Path, *where: str) -> str:
     """File, line where there is one, and section."""
     line = line_of(path, where)
     return f"{path}, line {line}, [{'.'.join(where)}]" if line else f"{path}, [{'.'.join(where)}]"
-
-
-def _known(at: str, name: str, names: Collection[str]) -> None:
-    if name not in names:
-        raise ContractError(f"{at} = '{name}': no such hint; {did_you_mean(name, names)}")
 
 
 def trouble(booster: Booster, *, sequences: bool, inputs: int = 0) -> str | None:
@@ -158,9 +158,10 @@ def pairs_trouble(lights: Sequence[int], boosters: Sequence[int] | None, rocket:
         if i >= len(lights) or (boosters is not None and j >= len(boosters)):
             net, widths = ("light", lights) if i >= len(lights) else ("booster", boosters or ())
             return f"[{i}, {j}]: the {net} net's hidden layers are {list(widths)}, counted from 0; name one of them"
-        if boosters is not None and FEATURE_HINTS[rocket.feature_hint] and lights[i] != boosters[j]:
+        row = HINT_NAMES[rocket.feature_hint]
+        if boosters is not None and row.takes == "equal" and not row.learns and lights[i] != boosters[j]:
             return (
                 f"[{i}, {j}]: the light layer has {lights[i]} columns and the booster's {boosters[j]}, and \""
-                f'{rocket.feature_hint}" compares them one by one; {could}'
+                f'{rocket.feature_hint}" compares them one by one; {could}, or take fitnet, which maps one to the other'
             )
     return None

@@ -72,6 +72,12 @@ class Rocket(Section):
     feature_weight: float = Field(default=1.0, ge=0)  #: its lambda
     #: [light layer, booster layer], each counted from 0; the costs of the pairs are averaged
     feature_layers: tuple[tuple[Place, Place], ...] = ()
+    hint_temperature: float = Field(default=4.0, gt=0)  #: T of bernoulli_kd
+    #: of activation_boundaries (None: 1), and of bounded_click in nats (None: 0)
+    hint_margin: float | None = Field(default=None, ge=0)
+    #: hints that compare rows with each other take so many of a minibatch, evenly spread: they cost its square
+    relation_rows: int = Field(default=64, ge=2, le=4096)
+    factor_rows: int = Field(default=16_384, ge=0)  #: factor_transfer: rows that its paraphraser learns from, first
     schedule: Literal["constant", "warmup", "ramp"] = "constant"  #: of both lambdas, by rows that the booster learnt
     warmup_rows: int = Field(default=0, ge=0)  #: warmup, ramp: both are 0 until then
     ramp_rows: int = Field(default=0, ge=0)  #: ramp: rows from there until both are whole

@@ -74,7 +74,7 @@ def _adopted(trainer: "Trainer", state: State, fresh: State) -> State:
             made[name] = _rows_of(name, state, start)
         elif name.startswith("optimizer.dense.") and name in state and start.dim() == 1:
             made[name] = _spliced(trainer, state[name], start)
-        elif name.startswith((_BOOSTER, "model.average.booster.")):
+        elif name.startswith((_BOOSTER, "model.average.booster.", "model.coach.", "model.average.coach.")):
             made[name] = start
         elif name in state:
             made[name] = state[name]

@@ -51,7 +51,7 @@ class Terms(NamedTuple):
 class Features(NamedTuple):
     """Hidden layers of both nets, and what it costs that they differ."""
 
-    hint: Hint
+    hint: Hint | Sequence[Hint]  #: for all pairs, or one a pair
     pairs: Sequence[tuple[int, int]]  #: a light layer and a booster layer
     light: Sequence[Tensor]  #: [B, H] each, from the input on
     booster: Sequence[Tensor]
@@ -139,10 +139,9 @@ def _weighed(cost: Tensor, weight_B: Tensor) -> Tensor:
 
 def _between(features: Features, weight_B: Tensor, gradient_block: bool) -> Tensor:  # noqa: FBT001  # private
     """The mean over the pairs, in float32: under autocast a booster's layers are bf16."""
+    hints = features.hint if isinstance(features.hint, Sequence) else [features.hint] * len(features.pairs)
     costs = [
-        _weighed(
-            features.hint(features.light[i].float(), _spared(features.booster[j], gradient_block).float()), weight_B
-        )
-        for i, j in features.pairs
+        _weighed(hint(features.light[i].float(), _spared(features.booster[j], gradient_block).float()), weight_B)
+        for hint, (i, j) in zip(hints, features.pairs, strict=True)
     ]
     return torch.stack(costs).mean()

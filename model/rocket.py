@@ -20,6 +20,7 @@ from contracts.nets import Booster
 from model.boosters import BoosterInput, Sizes, gives_hidden, make_booster
 from model.delayed import DelayHeads, mode_of
 from model.embeddings import Part, Table, Touched
+from model.hints import make_coach
 from model.layers import AttentionPooling, MeanPooling, Padded, RunningStandardise
 from model.light import LightNet
 from model.tensors import Batch
@@ -124,6 +125,7 @@ class RocketNets:
             mode = mode_of(app.config.labels)
             inputs = self._light_ids * self._width + self._light_dense
             self.heads = DelayHeads(inputs, mode.start) if mode is not None and mode.start else None
+        self.coach = make_coach(model, app.config.rocket, seed + 5)  #: what the feature hint learns of its own
         for table in self.tables.values():
             table.to(device)
         for net in self.nets.values():
@@ -162,8 +164,8 @@ class RocketNets:
 
     @property
     def nets(self) -> dict[str, nn.Module]:
-        """The nets by name: "light", unless it is alone "booster", and "heads" where `labels.mode` has delay heads."""
-        nets = {"light": self.light, "booster": self.booster, "heads": self.heads}
+        """The nets by name: "light", unless it is alone "booster", and "coach" and "heads" where there are any."""
+        nets = {"light": self.light, "booster": self.booster, "coach": self.coach, "heads": self.heads}
         return {name: net for name, net in nets.items() if net is not None}
 
     def learn(self, batch: Batch, autocast: AbstractContextManager[object], *, hidden: bool = False) -> Judged:

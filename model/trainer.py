@@ -14,7 +14,7 @@ from contracts.errors import ContractError, CorruptError
 from contracts.model_checks import pairs_trouble
 from model.averaging import DecayingAverage
 from model.delayed import Seen, mode_of
-from model.hints import feature_hint_named, hint_named
+from model.hints import feature_hints_of, hint_of
 from model.lifecycle import fitted
 from model.losses import Features, Terms, rocket_loss
 from model.optimizers import FlatAdam
@@ -50,13 +50,13 @@ class Trainer:
         self.taken_step = 0  #: when moved rows were taken last; not in the state: after a restore all may have moved
         torch.set_num_threads(config.train.threads)
         self.device = pick_device(config.train.device)
-        self._hint = hint_named(config.rocket.hint)
-        self._feature_hint = (
-            feature_hint_named(config.rocket.feature_hint) if config.model.booster.kind != "none" else None
-        )
+        self._hint = hint_of(config.rocket)
         self._mode, self._link = mode_of(config.labels), config.labels.link
         self._observed = config.labels.first_row_s / config.labels.wait_s
         self.nets = RocketNets(app, seed=self.seed, device=self.device)
+        self._feature_hints = (
+            feature_hints_of(config.rocket, self.nets.coach) if self.nets.booster is not None else None
+        )
         self._adam = FlatAdam(self.nets.nets.values(), lr=config.train.dense_lr)
         halflife = config.train.average_rows
         self.averages = {name: DecayingAverage(net, halflife) for name, net in self.nets.nets.items()}
@@ -101,7 +101,7 @@ class Trainer:
     def _learn(self, batch: Batch) -> Predictions:
         self._adam.clear()
         weight = self.hint_weight
-        judged = self.nets.learn(batch, self._autocast(), hidden=self._feature_hint is not None)
+        judged = self.nets.learn(batch, self._autocast(), hidden=self._feature_hints is not None)
         rows = self._seen(batch, judged.heads_BK)
         mode = self._mode
         terms = rocket_loss(
@@ -110,7 +110,7 @@ class Trainer:
             batch.label_B,
             batch.weight_B,
             batch.logit_shift_B,
-            hint=self._hint,
+            hint=lambda light_B, booster_B: self._hint(light_B, booster_B, batch.label_B),
             hint_weight=weight,
             gradient_block=self.app.config.rocket.gradient_block,
             row_loss=None if mode is None else lambda logit_B, net: mode.loss(logit_B, rows, net),
@@ -144,7 +144,7 @@ class Trainer:
         return predictions_of(judged.light_B, judged.booster_B, figures, self._link)
 
     def _features(self, judged: Judged) -> Features | None:
-        if self._feature_hint is None:
+        if self._feature_hints is None:
             return None
         rocket, layers = self.app.config.rocket, (judged.light_layers, judged.booster_layers)
         if ":" in self.app.config.model.booster.kind:  # what the check of the app cannot know
@@ -152,7 +152,7 @@ class Trainer:
             told = pairs_trouble(lights, boosters, rocket)
             if told is not None:
                 raise ContractError(f"[rocket] feature_layers: {told}")
-        return Features(self._feature_hint, rocket.feature_layers, *layers, rocket.feature_weight * self._strength())
+        return Features(self._feature_hints, rocket.feature_layers, *layers, rocket.feature_weight * self._strength())
 
     def _seen(self, batch: Batch, heads_BK: Tensor | None) -> Seen:
         return Seen(batch.label_B, batch.role_B, batch.elapsed_B, self._observed, heads_BK)
@@ -238,7 +238,8 @@ class Trainer:
             odd = sorted(key for key in shapes.keys() | found.keys() if shapes.get(key) != found.get(key))[0]
             raise ContractError(
                 f"the checkpoint does not fit the nets of app '{self.app.name}': '{odd}' has shape {found.get(odd)} in "
-                f"it and {shapes.get(odd)} here; restore [model] as it was, or train into a new folder"
+                f"it and {shapes.get(odd)} here; restore [model] and rocket.feature_hint as they were, or train into a "
+                "new folder"
             )
         try:
             seed, step, rows = int(meta["seed"]), int(meta["step"]), int(meta["rows_learnt"])

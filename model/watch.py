@@ -54,7 +54,7 @@ class Watch:
         """
         leaves = [leaf for _, touched in judged.touched for leaf in touched.leaves if leaf.numel()]
         groups: dict[str, list[Tensor]] = {
-            name: [*net.parameters()] for name, net in self._nets.nets.items() if name != "heads"
+            name: [*net.parameters()] for name, net in self._nets.nets.items() if name in {"light", "booster"}
         }
         groups["rows"] = leaves
         every = [tensor for group in groups.values() for tensor in group]

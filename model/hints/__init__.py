@@ -1,40 +1,48 @@
-"""What the light net learns from the booster, by name: one function a hint, in one of two tables.
+"""What the light net learns from the booster, by name; `model.hints.shelf` has every method, these are a click's.
 
 A hint takes what the light net says and what the booster says and gives one cost a row [B], or one for the whole
 minibatch, a scalar, where it compares rows with each other; the caller weighs the rows, detaches the booster and
-multiplies by lambda. In `HINTS` both are logits [B]; in `FEATURE_HINTS` hidden layers, [B, H] and [B, H'].
-`contracts.model_checks` knows the same names, for the check of an app.
+multiplies by lambda. In `HINTS` both are logits [B]; in `FEATURE_HINTS` hidden layers, [B, H] and [B, H'], as far as
+nothing is learnt on the way: `feature_hints_of` has those too. `contracts.hint_names` has the names without torch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
+import torch
 from torch import Tensor
 
-from contracts.errors import ContractError, did_you_mean
-from model.hints.features import cosine, euclidean
-from model.hints.logits import bernoulli_kl, logit_mse
+from contracts.errors import ContractError
+from contracts.hint_names import HINT_NAMES, hint_trouble, usable
+from contracts.model_checks import NO_BOOSTER, hidden_widths
+from contracts.nets import Model, Rocket
+from model.hints.coach import Coach, FactorHint, MappedHint
+from model.hints.shelf import METHODS
 
 Hint = Callable[[Tensor, Tensor], Tensor]
-HINTS: dict[str, Hint] = {hint.__name__: hint for hint in (logit_mse, bernoulli_kl)}
-FEATURE_HINTS: dict[str, Hint] = {hint.__name__: hint for hint in (cosine, euclidean)}
+ToldHint = Callable[[Tensor, Tensor, Tensor], Tensor]  #: of both logits and the label, [B] each
+HINTS: dict[str, Hint] = {name: METHODS[name].fixed() for name, row in usable("hint").items() if row.takes == "logit"}
+FEATURE_HINTS: dict[str, Hint] = {
+    name: METHODS[name].fixed() for name, row in usable("feature_hint").items() if not row.learns
+}
 
 
 def hint_named(name: str) -> Hint:
-    """The hint that `rocket.hint` names.
+    """A hint between logits that needs no label, with its defaults.
 
     Raises:
         ContractError: there is none of that name.
 
-    >>> hint_named("logit_mse").__name__
-    'logit_mse'
+    >>> hint_named("logit_mse")(torch.tensor([1.0]), torch.tensor([3.0])).tolist()
+    [4.0]
     """
-    if name not in HINTS:
-        raise ContractError(f"[rocket] hint = '{name}': no such hint; {did_you_mean(name, HINTS)}")
+    _check(name, "hint")
     return HINTS[name]
 
 
 def feature_hint_named(name: str) -> Hint | None:
-    """The hint that `rocket.feature_hint` names; None: "none".
+    """A hint between hidden layers that learns nothing of its own, with its defaults; None: "none".
 
     Raises:
         ContractError: there is none of that name.
@@ -42,9 +50,91 @@ def feature_hint_named(name: str) -> Hint | None:
     >>> feature_hint_named("none") is None
     True
     """
+    _check(name, "feature_hint")
+    return None if name == "none" else FEATURE_HINTS[name]
+
+
+def hint_of(rocket: Rocket) -> ToldHint:
+    """The hint that `rocket.hint` names, with its settings; the label is for those that ask for it.
+
+    Raises:
+        ContractError: there is none of that name, or it has no meaning for a click.
+
+    >>> hint = hint_of(Rocket(hint="bounded_click"))
+    >>> hint(torch.tensor([2.0, 2.0]), torch.tensor([1.0, 3.0]), torch.ones(2)).count_nonzero().item()
+    1
+    """
+    _check(rocket.hint, "hint")
+    loss = METHODS[rocket.hint].fixed(**_options(rocket.hint, rocket))
+    if HINT_NAMES[rocket.hint].takes == "logit, label":
+        return loss
+
+    def untold(light_B: Tensor, booster_B: Tensor, label_B: Tensor) -> Tensor:
+        del label_B  # of no use to it
+        return loss(light_B, booster_B)
+
+    return untold
+
+
+def make_coach(model: Model, rocket: Rocket, seed: int) -> Coach | None:
+    """What `rocket.feature_hint` learns of its own; None where that is nothing.
+
+    Args:
+        model: whose layers `rocket.feature_layers` names.
+        rocket: the hint and its settings.
+        seed: draws the first weights.
+    """
+    row = HINT_NAMES.get(rocket.feature_hint)
+    boosters = hidden_widths(model.booster, model.embedding_dim)
+    if row is None or not row.learns or model.booster.kind == NO_BOOSTER or boosters is None:
+        return None
+    draw = torch.Generator().manual_seed(seed)
+    if row.learns == "factors":
+        make: Callable[[tuple[int, int]], torch.nn.Module] = partial(FactorHint, rocket.factor_rows, generator=draw)
+    else:
+        loss = METHODS[rocket.feature_hint].fixed(**_options(rocket.feature_hint, rocket))
+        make = partial(MappedHint, loss, generator=draw)
+    return Coach(make, [(model.light.layers[i], boosters[j]) for i, j in rocket.feature_layers])
+
+
+def feature_hints_of(rocket: Rocket, coach: Coach | None) -> Sequence[Hint] | None:
+    """The hint that `rocket.feature_hint` names, with its settings, for each pair of layers; None: "none".
+
+    Raises:
+        ContractError: there is none of that name, or it has no meaning for the nets of an app.
+    """
+    name = rocket.feature_hint
+    _check(name, "feature_hint")
     if name == "none":
         return None
-    if name not in FEATURE_HINTS:
-        known = [*FEATURE_HINTS, "none"]
-        raise ContractError(f"[rocket] feature_hint = '{name}': no such hint; {did_you_mean(name, known)}")
-    return FEATURE_HINTS[name]
+    if coach is not None:
+        return [*coach.hints]
+    hint = METHODS[name].fixed()
+    if HINT_NAMES[name].pairs:
+        hint = partial(_of_some, hint, rocket.relation_rows)
+    return [hint] * len(rocket.feature_layers)
+
+
+def _of_some(hint: Hint, most: int, light_BD: Tensor, booster_BE: Tensor) -> Tensor:
+    """A hint of at most so many rows, evenly spread: which, hangs on the number of rows alone."""
+    rows = light_BD.shape[0]
+    if rows <= most:
+        return hint(light_BD, booster_BE)
+    some = torch.arange(most, device=light_BD.device) * rows // most
+    return hint(light_BD[some], booster_BE[some])
+
+
+def _options(name: str, rocket: Rocket) -> dict[str, Any]:
+    margin = {} if rocket.hint_margin is None else {"margin": rocket.hint_margin}
+    options: dict[str, dict[str, Any]] = {
+        "bernoulli_kd": {"temperature": rocket.hint_temperature},
+        "bounded_click": margin,
+        "activation_boundaries": margin,
+    }
+    return options.get(name, {})
+
+
+def _check(name: str, setting: str) -> None:
+    told = hint_trouble(name, setting)
+    if told is not None:
+        raise ContractError(f"[rocket] {setting} = '{name}': {told}")

@@ -8,6 +8,10 @@ its size, and its gradient at 0 is NaN), and both enter the loss with a negative
 
 from torch import Tensor
 
+from model.hints.geometry import check_same_shape
+
+_MEND = "take layers of equal width, or fitnet, which maps one to the other"
+
 
 def cosine(light_BH: Tensor, booster_BH: Tensor) -> Tensor:
     """1 - cos of the angle between the two, one a row: 0 where they point the same way, whatever their lengths, to 2.
@@ -18,6 +22,7 @@ def cosine(light_BH: Tensor, booster_BH: Tensor) -> Tensor:
     >>> cosine(torch.tensor([[1.0, 0.0], [0.0, 3.0], [-1.0, 0.0]]), torch.tensor([[2.0, 0.0]] * 3)).tolist()
     [0.0, 1.0, 2.0]
     """
+    check_same_shape("cosine", light_BH, booster_BH, _MEND)
     return 1.0 - (_unit(light_BH) * _unit(booster_BH)).sum(1)
 
 
@@ -28,6 +33,7 @@ def euclidean(light_BH: Tensor, booster_BH: Tensor) -> Tensor:
     >>> euclidean(torch.tensor([[1.0, 2.0], [0.0, 0.0]]), torch.tensor([[3.0, 2.0], [0.0, 0.0]])).tolist()
     [2.0, 0.0]
     """
+    check_same_shape("euclidean", light_BH, booster_BH, _MEND)
     return (light_BH - booster_BH).square().mean(1)
 
 

@@ -7,6 +7,7 @@ student, then those of the teacher, then what else it is told (`Takes` says whic
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -18,6 +19,7 @@ from model.hints.boundaries import activation_boundaries
 from model.hints.classes import class_logit_mse, dist, dkd, kd, softmax_mse, weighted_soft_cross_entropy
 from model.hints.detection import localization, teacher_bounded
 from model.hints.factors import factor_transfer, reconstruction
+from model.hints.features import cosine, euclidean
 from model.hints.fitnet import fitnet
 from model.hints.flow import fsp
 from model.hints.generators import gan_compression, generator_distance, generator_features
@@ -63,6 +65,11 @@ class Method:
             teacher = tuple(tensor.detach() for tensor in teacher)
         return self.loss(*student, *teacher, *told, **{**self.options, **options})
 
+    def fixed(self, **options: Any) -> Callable[..., Tensor]:
+        """The function with this row's options and others; itself where there are none."""
+        options = {**self.options, **options}
+        return partial(self.loss, **options) if options else self.loss
+
 
 _PARK, _NST, _GAN = "Park et al., CVPR 2019", "Huang and Wang, 2017", "Li et al., CVPR 2020"
 _CHEN, _LIU, _KIM = "Chen et al., NeurIPS 2017", "Liu et al., CVPR 2019", "Kim et al., NeurIPS 2018"
@@ -84,6 +91,8 @@ METHODS: dict[str, Method] = {
     ),
     "dist": Method(dist, "Huang et al., NeurIPS 2022", "1 - r, mean over rows + mean over classes, T = 1"),
     "dkd": Method(dkd, "Zhao et al., CVPR 2022", "T^2 nats a row, T = 4, alpha 1, beta 8"),
+    "cosine": Method(cosine, "EasyRec and TorchEasyRec, mended", "1 - cosine a row"),
+    "euclidean": Method(euclidean, "EasyRec and TorchEasyRec, mended", "mean of squares a row"),
     "fitnet": Method(fitnet, "Romero et al., ICLR 2015", "half the squared norm a row"),
     "activation_boundaries": Method(
         activation_boundaries, "Heo et al., AAAI 2019", "sum a row, margin 1", agrees=False, teacher_only_tells=True

@@ -262,6 +262,7 @@ class Golden(NamedTuple):
 
 
 #: Hint -> its golden rows: the default first, then the other scalings.
+#: Hint -> its golden rows: the default first, then the other scalings.
 GOLDEN: dict[str, tuple[Golden, ...]] = {
     "logit_mse": (Golden(0.7251974035984775, lambda s, t: (s - t) ** 2),),
     "bernoulli_kl": (Golden(0.06695288155851344, lambda s, t: bernoulli(s, t, 1)),),
@@ -295,6 +296,8 @@ GOLDEN: dict[str, tuple[Golden, ...]] = {
     "weighted_soft_cross_entropy": (Golden(1.4949390409660164, weighted),),
     "dist": (Golden(1.4039414737401232, correlations),),
     "dkd": (Golden(2.1400363457309677, decoupled),),
+    "cosine": (Golden(0.3293273226987462, lambda s, t: 1 - (s / length(s) * t / length(t)).sum(1)),),
+    "euclidean": (Golden(0.3624340821538693, lambda s, t: ((s - t) ** 2).mean(1)),),
     "fitnet": (
         Golden(1.0873022464616078, lambda s, t: ((s - t) ** 2).sum(1) / 2),
         Golden(0.36243408215386924, lambda s, t: ((s - t) ** 2).mean(1), {"scaling": "mean"}),
