@@ -3,12 +3,12 @@
 import json
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from deploy.progress import TerminalProgress
-from nodes.simulate import Faults, simulate
+from nodes.simulate import Drift, Faults, simulate
 
 app = typer.Typer(add_completion=False)
 
@@ -25,6 +25,16 @@ def command(
         float, typer.Option(min=0, max=1, help="Clicks without an impression, a share of the clicks.")
     ] = 0.002,
     malformed: Annotated[float, typer.Option(min=0, max=1, help="Damaged copies, a share of the events.")] = 0.001,
+    drift: Annotated[
+        float, typer.Option(min=0, max=10, help="How far likings swing, in logits (standard deviation).")
+    ] = Drift().logits,
+    drift_hours: Annotated[float, typer.Option(help="Hours until they are back.")] = Drift().period_h,
+    drift_over: Annotated[
+        Literal["category", "campaign"], typer.Option(help="What each swing belongs to.")
+    ] = "category",
+    drift_swings: Annotated[
+        int, typer.Option(min=1, max=16, help="Sines that it is the sum of; from 2 on nothing ever comes back.")
+    ] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="The last line of stdout is one JSON object.")] = False,
 ) -> None:
     """Write impressions.ndjson, clicks.ndjson, truth.parquet and simulation.json."""
@@ -38,6 +48,7 @@ def command(
             seed=seed,
             days=days,
             rates=rates,
+            drift=Drift(drift, drift_hours, drift_over, drift_swings),
             on_progress=progress.advance,
         )
     summary["cpu_seconds"] = time.process_time() - started

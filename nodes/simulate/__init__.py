@@ -7,7 +7,8 @@
 `simulate` writes whole chunks of page views; its memory does not grow with the number of impressions.
 """
 
+from nodes.simulate.effects import Drift
 from nodes.simulate.faults import Faults
 from nodes.simulate.run import simulate
 
-__all__ = ["Faults", "simulate"]
+__all__ = ["Drift", "Faults", "simulate"]

@@ -4,13 +4,18 @@ Every effect is a table over one or two attributes of an impression. Those over 
 one-attribute terms, which is all that a linear model has, can express any part of them.
 """
 
+import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from contracts.errors import ContractError
+
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+_GOLDEN = (1 + 5**0.5) / 2
 _CENTRINGS = 8  # rounds of alternating centring; what is left is below 1e-3 of the spread
 
 
@@ -20,6 +25,41 @@ class Spread:
 
     over: tuple[str, ...]  #: one attribute, or two
     logits: float
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """How likings change with time: the appeal of each category, or campaign, swings, each with a phase of its own."""
+
+    logits: float = 0.06  #: standard deviation of the swing
+    period_h: float = 192.0  #: hours until it is back; one that does not divide 24 is no habit of the day
+    over: Literal["category", "campaign"] = "category"
+    #: sines that it is the sum of, each slower than the last by the golden ratio: from 2 on nothing ever comes back
+    swings: int = 1
+
+    @property
+    def periods_h(self) -> list[float]:
+        """Of each sine.
+
+        >>> Drift(period_h=5, swings=3).periods_h
+        [5.0, 8.09, 13.09]
+        """
+        return [self.period_h * _GOLDEN**nth for nth in range(self.swings)]
+
+    def checked(self) -> "Drift":
+        """The same.
+
+        Raises:
+            ContractError: a negative swing, no period, or an attribute that does not drift.
+        """
+        if not 0 <= self.logits <= 10 or not 0 < self.period_h < math.inf or self.over not in {"category", "campaign"}:
+            raise ContractError(
+                f"simulate: a drift of {self.logits:g} logits every {self.period_h:g} h over '{self.over}' is none; "
+                "give 0 to 10 logits, a period above 0 hours, and category or campaign"
+            )
+        if not 1 <= self.swings <= 16:
+            raise ContractError(f"simulate: a drift is the sum of 1 to 16 swings, not {self.swings}")
+        return self
 
 
 #: Sums of one-attribute terms: what a linear model can learn.
@@ -46,8 +86,6 @@ PAIRS = (
 )
 #: Each user's favourite categories; to be seen in what the user clicked before.
 TASTE = Spread(("user", "category"), 0.55)
-#: How far the appeal of each category swings with time.
-DRIFT = Spread(("category", "time"), 0.06)
 
 
 def centred(table_AB: Floats, weight_AB: Floats) -> Floats:

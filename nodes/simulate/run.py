@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from contracts.errors import ContractError
-from nodes.simulate.effects import Floats, Ints
+from nodes.simulate.effects import Drift, Floats, Ints
 from nodes.simulate.faults import DAMAGES, Faults, Sent, send
 from nodes.simulate.history import Histories
 from nodes.simulate.ordered_file import OrderedFile
@@ -30,12 +30,12 @@ _TRUTH = pa.schema([("impression_id", pa.large_string()), ("p_truth", pa.float64
 class _Run:
     """What moves from chunk to chunk."""
 
-    def __init__(self, out: Path, impressions: int, seed: int, days: float, faults: Faults) -> None:
+    def __init__(self, out: Path, impressions: int, seed: int, days: float, faults: Faults, drift: Drift) -> None:
         seeds = np.random.SeedSequence(seed).spawn(5)
         of_world, self._traffic, self._noise, of_impressions, of_clicks = (
             np.random.Generator(np.random.SFC64(each)) for each in seeds
         )
-        self.world = World(of_world, days)
+        self.world = World(of_world, days, drift)
         self.faults, self.total, self.done = faults, impressions, 0
         self._histories = Histories(*self.world.first_clicks(of_world, _FIRST_CLICKS))
         self._people, self._adverts = self.world.people_frame(), self.world.adverts_frame()
@@ -146,6 +146,7 @@ def simulate(
     seed: int = 1,
     days: float = 5.0,
     rates: Faults = Faults(),  # noqa: B008 (frozen)
+    drift: Drift = Drift(),  # noqa: B008 (frozen)
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Write simulated traffic: impressions.ndjson, clicks.ndjson, truth.parquet and simulation.json.
@@ -158,6 +159,7 @@ def simulate(
         seed: of everything random.
         days: event time that the log spans.
         rates: how much goes wrong.
+        drift: how fast and how far what is liked changes.
         on_progress: told how many impressions are written, and of how many.
 
     Returns:
@@ -174,14 +176,20 @@ def simulate(
     faults = rates.checked()
     try:
         out.mkdir(parents=True, exist_ok=True)
-        run = _Run(out, impressions, seed, days, faults)
+        run = _Run(out, impressions, seed, days, faults, drift.checked())
         with run.impressions, run.clicks, pq.ParquetWriter(out / "truth.parquet", _TRUTH) as truth:
             for part in run.chunks():
                 truth.write_table(part)
                 if on_progress is not None:
                     on_progress(run.done, impressions)
         summary: dict[str, Any] = {
-            "parameters": {"impressions": impressions, "seed": seed, "days": days, **asdict(faults)},
+            "parameters": {
+                "impressions": impressions,
+                "seed": seed,
+                "days": days,
+                **asdict(faults),
+                "drift": asdict(drift),
+            },
             "world": {"users": USERS, "ads": ADS, "sites": SITES, "history": HISTORY, "target_ctr": CTR},
             "damages": list(DAMAGES),
             "impressions": run.impressions.lines,

@@ -7,7 +7,7 @@ from statistics import NormalDist
 import numpy as np
 import polars as pl
 
-from nodes.simulate.effects import DRIFT, MAIN, PAIRS, TASTE, Floats, Ints, Spread, centred, intercept_for, scaled
+from nodes.simulate.effects import MAIN, PAIRS, TASTE, Drift, Floats, Ints, Spread, centred, intercept_for, scaled
 
 USERS, ADS, CAMPAIGNS = 3000, 400, 100
 SEGMENTS, CATEGORIES, SITES, SITE_GROUPS = 8, 12, 40, 8
@@ -22,7 +22,6 @@ CTR = 0.06
 _FAVOURITES = 2
 _DAY_PARTS = np.repeat(np.arange(4), 6)
 _EVERGREEN = 0.7  # campaigns that run all the time
-_DRIFT_DAYS = 8.0
 _SAMPLE = 100_000
 #: attribute -> its value in each sampled impression, and how many values it has
 _Seen = dict[str, tuple[Ints, int]]
@@ -43,8 +42,8 @@ class Rows:
 class World:
     """Everything that stays as it is during a run, drawn from one seed."""
 
-    def __init__(self, rng: np.random.Generator, days: float) -> None:
-        self.days = days
+    def __init__(self, rng: np.random.Generator, days: float, drift: Drift = Drift()) -> None:  # noqa: B008 (frozen)
+        self.days, self.drift = days, drift
         self.hours = max(1, int(np.ceil(days * 24)))
         self._people(rng)
         self._adverts(rng)
@@ -142,14 +141,19 @@ class World:
         self.device_format = main["device"][:, None] + pair["device", "format"]
         self.hour_segment = main["hour"][:, None] + pair["part_of_day", "segment"][_DAY_PARTS]
         self.by_position = main["position"]
-        self.phase = rng.permutation(CATEGORIES) / CATEGORIES
+        drifting = CATEGORIES if self.drift.over == "category" else CAMPAIGNS
+        of_ad = getattr(self, self.drift.over)
+        self.phases = [(rng.permutation(drifting) / drifting)[of_ad] for _ in range(self.drift.swings)]
         self.intercept = 0.0
         self.intercept = intercept_for(self.logit(rows), CTR)
 
     def logit(self, rows: Rows) -> Floats:
         """The true log-odds of a click."""
         hours = (rows.time_ms - START_MS) / HOUR_MS
-        swing = np.sin(2 * np.pi * (hours / (24 * _DRIFT_DAYS) + self.phase[self.category[rows.ad]]))
+        swing = sum(
+            np.sin(2 * np.pi * (hours / period_h + phase[rows.ad]))
+            for period_h, phase in zip(self.drift.periods_h, self.phases, strict=True)
+        )
         return (
             self.intercept
             + self.user_ad[rows.user, rows.ad]
@@ -157,7 +161,7 @@ class World:
             + self.device_format[rows.device, self.format[rows.ad]]
             + self.hour_segment[hours.astype(np.int64) % 24, self.segment[rows.user]]
             + self.by_position[rows.position]
-            + DRIFT.logits * np.sqrt(2) * swing
+            + self.drift.logits * np.sqrt(2 / self.drift.swings) * swing
         )
 
     def first_clicks(self, rng: np.random.Generator, most: int) -> tuple[Ints, Ints]:

@@ -70,4 +70,4 @@ def test_a_public_log_is_imported_trained_on_and_scored(log: str, write, tmp_pat
     assert answered["candidates"] == ROWS
     assert answered["refused"] == {"requests": 0, "candidates": 0}
     answers = [json.loads(line) for line in (tmp_path / "answers.ndjson").read_text().splitlines()]
-    assert all(0 < one["score"] < 1 for answer in answers for one in answer["scores"])
+    assert all(0 < one["pctr"] < 1 for answer in answers for one in answer["scores"])
