@@ -6,10 +6,10 @@ weights over once a sync interval. `never` serves what the batch made. Labels ar
 waiting for them costs is `rocket bench delay`. One training run serves every interval, so intervals differ in staleness
 alone.
 
-On `adsim`, where the appeal of each category drifts by the hour and the true click probability is known; and with `--data DIR` on
-the KuaiRand log, its last two days streamed. AUC, and logloss (adsim: expected under the truth) of the light net as it
-is published. Gains are over `never`, means over seeds with their standard errors; of the real log, whose rows all seeds
-share, also the standard error of a bootstrap over users.
+On `adsim`, where the appeal of each category drifts by the hour and the true click probability is known; and with
+`--data DIR` on the KuaiRand log, its last two days streamed. AUC, and logloss (adsim: expected under the truth) of the
+light net as it is published. Gains are over `never`, means over seeds with their standard errors; of the real log,
+whose rows all seeds share, also the standard error of a bootstrap over users.
 """
 
 import tempfile

@@ -15,10 +15,10 @@ from typer.testing import CliRunner
 from contracts.app import App
 from contracts.errors import ContractError
 from nodes.decode import decode
-from nodes.simulate import Faults, simulate
+from nodes.simulate import Drift, Faults, simulate
 from nodes.simulate.faults import DAMAGES, damaged
 from nodes.simulate.history import Histories
-from nodes.simulate.world import ADS, CTR, HISTORY, HOUR_MS, START_MS, World
+from nodes.simulate.world import ADS, CTR, HISTORY, HOUR_MS, START_MS, Rows, World
 
 IMPRESSIONS = 40_000
 RATES = Faults(duplicates=0.03, late=0.01, orphans=0.05, malformed=0.01)
@@ -340,3 +340,46 @@ def test_the_command_prints_one_json_object_last(tmp_path: Path) -> None:
     assert summary["expected"]["clicks"]["orphan"] > 30
     wrong = CliRunner().invoke(app, ["--out", str(tmp_path), "--late", "2"])
     assert wrong.exit_code == 2
+
+
+def _likings(drift: Drift, *hours: float) -> list[np.ndarray]:
+    """The log-odds of the same impressions at several times."""
+    world = World(np.random.default_rng(5), days=30.0, drift=drift)
+    rows = world.sample(np.random.default_rng(6), np.full(2000, 0.1), np.ones(2000, np.int64))
+    start = rows.time_ms - rows.time_ms % (24 * HOUR_MS)
+    return [
+        world.logit(Rows(rows.user, rows.ad, rows.device, rows.site, rows.position, start + round(hour * HOUR_MS)))
+        for hour in hours
+    ]
+
+
+def test_a_drift_comes_back_after_its_period_and_a_sum_of_swings_never_does() -> None:
+    first, day, back = _likings(Drift(0.5, 10.0), 0, 24, 120)  # the hour of the day is the same
+    assert np.abs(first - back).max() < 1e-9
+    assert np.abs(first - day).max() > 0.3
+    first, back = _likings(Drift(0.5, 10.0, swings=3), 0, 120)
+    assert np.abs(first - back).max() > 0.3
+    still = _likings(Drift(0.0, 10.0), 0, 24, 120)
+    assert np.abs(still[0] - still[1]).max() < 1e-9
+
+
+@pytest.mark.parametrize(("over", "groups"), [("category", 12), ("campaign", 100)])
+def test_a_drift_is_as_large_as_it_says_and_belongs_to_what_it_says(over: str, groups: int) -> None:
+    drift = Drift(0.5, 10.0, over, swings=2)
+    world = World(np.random.default_rng(5), days=30.0, drift=drift)
+    hours = np.arange(0, 24 * 29, 24)
+    swing = np.array(_likings(drift, *hours)) - np.array(_likings(Drift(0.0, 10.0, over, swings=2), *hours))
+    swing -= swing.mean(axis=1).mean()  # the intercept differs
+    assert swing.std() == pytest.approx(0.5, rel=0.1)
+    ads = world.sample(np.random.default_rng(6), np.full(2000, 0.1), np.ones(2000, np.int64)).ad
+    of = getattr(world, over)[ads]
+    for value in np.unique(of):
+        assert np.ptp(swing[:, of == value], axis=1).max() < 1e-5  # the tables are float32
+    assert len(np.unique(of)) <= groups
+    assert len(np.unique(swing[7].round(4))) > groups // 2
+
+
+@pytest.mark.parametrize("drift", [Drift(-1.0), Drift(period_h=0), Drift(swings=0), Drift(over="hour")])
+def test_a_drift_that_is_none_is_refused(drift: Drift, tmp_path: Path) -> None:
+    with pytest.raises(ContractError, match="simulate: a drift"):
+        simulate(tmp_path, impressions=10, drift=drift)
