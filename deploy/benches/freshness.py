@@ -42,6 +42,7 @@ from nodes.source import read_events
 _MINUTE_MS = 60_000
 _DRIFT = Drift(logits=0.5, period_h=7.0, over="category", swings=4)  # up to 30 h
 _BOOTSTRAPS = 200
+_LOGS: tuple[str, ...] = ("adsim", "kuairand")
 _RATES = Faults(duplicates=0, late=0, orphans=0, malformed=0)
 
 Floats = npt.NDArray[np.float64]
@@ -72,11 +73,11 @@ def run(quick: bool, options: BenchOptions) -> dict[str, Any]:  # noqa: FBT001  
     results: dict[str, Any] = {"adsim": _table(made)}
     if options.data is not None:
         results["kuairand"] = _kuairand(options.data, quick, options)
-    for name in ("adsim", "kuairand"):
+    for name in _LOGS:
         if name in results:
             results[f"{name}_cost"] = _cost(results[name])
     if options.out is not None:
-        tables = {name: results[name] for name in ("adsim", "kuairand") if name in results}
+        tables: dict[str, list[Row]] = {name: results[name] for name in _LOGS if name in results}
         write_picture(options.out / "freshness.png", drawn(tables), options.command("freshness", quick=quick))
     return results | {"seeds": len(seeds), "impressions": impressions, "cpu_seconds": time.process_time() - began}
 
@@ -86,7 +87,10 @@ def _kuairand(data: Path, quick: bool, options: BenchOptions) -> list[Row]:  # n
     with tempfile.TemporaryDirectory() as folder:
         import_kuairand(data, Path(folder), seed=1)
         log = _log(app, Path(folder), streamed_days=2.0)
-    minutes = (60, 720) if quick else (10, 30, 60, 300, 720, 1440)
+    if quick:  # two days of batch
+        late = pl.col("event_time_ms") >= log.streamed_ms - 2 * 1440 * _MINUTE_MS
+        log = log._replace(frame=log.frame.filter(late))
+    minutes = (10, 60, 720) if quick else (10, 30, 60, 300, 720, 1440)
     seeds = range(1, (options.seeds or (1 if quick else 3)) + 1)
     return _table([(log, _served(app, log, minutes, seed)) for seed in seeds], bootstrap=True)
 
@@ -141,9 +145,13 @@ def _served(app: App, log: _Log, minutes: Sequence[int], seed: int) -> dict[int 
 
 
 def _table(made: Sequence[tuple[_Log, dict[int | None, Floats]]], *, bootstrap: bool = False) -> list[Row]:
-    """One row an interval: means over the runs, and gains over `never` with standard errors of paired differences."""
+    """One row an interval: means over the runs, gains over `never` and what is lost against the shortest interval.
+
+    Errors are those of paired differences.
+    """
     figures = [_figures(log, served) for log, served in made]
     by_users = _user_errors(*made[0]) if bootstrap else {}
+    shortest = min(each for each in made[0][1] if each is not None)
     table = []
     for each in made[0][1]:
         row: Row = {"sync_min": each, "sync": "never" if each is None else _named(each)}
@@ -151,8 +159,10 @@ def _table(made: Sequence[tuple[_Log, dict[int | None, Floats]]], *, bootstrap: 
             values = np.array([run[each][name] for run in figures])
             gains = values - np.array([run[None][name] for run in figures])
             row |= {name: float(values.mean()), f"{name}_gain": float(gains.mean()), f"{name}_gain_se": _error(gains)}
+        lost = np.array([run[shortest]["auc"] - run[each]["auc"] for run in figures])
+        row |= {"auc_lost": float(lost.mean()), "auc_lost_se": _error(lost)}
         if bootstrap:
-            row["auc_gain_se_users"] = by_users[each]
+            row |= dict(zip(("auc_gain_se_users", "auc_lost_se_users"), by_users[each], strict=True))
         table.append(row)
     return table
 
@@ -168,33 +178,36 @@ def _figures(log: _Log, served: dict[int | None, Floats]) -> dict[int | None, di
     }
 
 
-def _user_errors(log: _Log, served: dict[int | None, Floats]) -> dict[int | None, float]:
-    """Standard error of each AUC gain over `never`, by a bootstrap over users."""
+def _user_errors(log: _Log, served: dict[int | None, Floats]) -> dict[int | None, tuple[float, float]]:
+    """Standard errors of each AUC's difference to `never` and to the shortest interval, by a bootstrap over users."""
     rows = log.frame.slice(log.frame.height - len(served[None]))
     user = rows["user_id"].rank("dense").to_numpy().astype(np.int64) - 1
-    label, draw = rows["label"].to_numpy(), np.random.default_rng(0)
-    gains: dict[int | None, list[float]] = {each: [] for each in served}
-    for _ in range(_BOOTSTRAPS):
-        weight = np.bincount(draw.integers(0, user.max() + 1, user.max() + 1), minlength=user.max() + 1)[user]
-        found = {each: auc(label, p, weight) or float("nan") for each, p in served.items()}
-        for each, value in found.items():
-            gains[each].append(value - found[None])
-    return {each: float(np.std(values, ddof=1)) for each, values in gains.items()}
+    label, draw, users = rows["label"].to_numpy(), np.random.default_rng(0), int(user.max()) + 1
+    found = np.empty((_BOOTSTRAPS, len(served)))
+    for number in range(_BOOTSTRAPS):
+        weight = np.bincount(draw.integers(0, users, users), minlength=users)[user]
+        found[number] = [auc(label, p, weight) or float("nan") for p in served.values()]
+    places = list(served)
+    shortest = min(each for each in places if each is not None)
+    against = [found - found[:, [places.index(each)]] for each in (None, shortest)]
+    return {
+        each: (float(against[0][:, n].std(ddof=1)), float(against[1][:, n].std(ddof=1)))
+        for n, each in enumerate(places)
+    }
 
 
 def _cost(table: Sequence[Row]) -> Row:
-    """What an hour of staleness costs against the shortest interval, and what never syncing does."""
-    synced = [row for row in table if row["sync_min"] is not None]
-    best, worst = min(synced, key=lambda row: row["sync_min"]), next(row for row in table if row["sync_min"] is None)
-    hour = next(row for row in synced if row["sync_min"] == 60)
-    later = hour["sync_min"] - best["sync_min"]
-    told = {"shortest": best["sync"], "auc_lost_never": best["auc"] - worst["auc"]}
-    if later:
-        told |= {
-            "auc_lost_at_1_h": best["auc"] - hour["auc"],
-            "auc_lost_a_minute": (best["auc"] - hour["auc"]) / later,
-            "logloss_lost_a_minute": (hour["logloss"] - best["logloss"]) / later,
-        }
+    """What an hour between two syncs costs, and what never syncing does, against the shortest interval."""
+    rows = {row["sync_min"]: row for row in table}
+    shortest = min(each for each in rows if each is not None)
+    told: Row = {"shortest_min": shortest}
+    for name, row in (("never", rows[None]), ("at_1_h", rows[60])):
+        errors = [row.get("auc_lost_se_users"), row["auc_lost_se"]]
+        told |= {f"auc_lost_{name}": row["auc_lost"]}
+        told |= {f"auc_lost_{name}_se": next((error for error in errors if error is not None), None)}
+    stale_min = (60 - shortest) / 2  # on average: half of what lies between two syncs
+    told["auc_lost_a_minute_of_staleness"] = rows[60]["auc_lost"] / stale_min
+    told["logloss_lost_a_minute_of_staleness"] = (rows[60]["logloss"] - rows[shortest]["logloss"]) / stale_min
     return told
 
 

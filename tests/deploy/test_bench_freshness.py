@@ -56,14 +56,21 @@ def test_every_interval_is_served_as_by_a_trainer_of_its_own(app: App, log: fres
 
 
 def test_figures_and_gains_are_those_of_the_served_rows(app: App, log: freshness._Log) -> None:
-    runs = [freshness._served(app, log, (60,), seed=seed) for seed in (1, 2, 3)]
+    runs = [freshness._served(app, log, (20, 60), seed=seed) for seed in (1, 2, 3)]
     table = freshness._table([(log, served) for served in runs], bootstrap=True)
     label = log.frame["label"].to_numpy()[-len(runs[0][None]) :]
     truth = log.truth[-len(label) :]
     gains = [roc_auc_score(label, served[60]) - roc_auc_score(label, served[None]) for served in runs]
     both, weight = np.repeat([1, 0], len(truth)), np.r_[truth, 1 - truth]
     losses = [log_loss(both, np.r_[served[60], served[60]], sample_weight=weight) for served in runs]
-    never, hour = table
+    never, short, hour = table
+    lost = [roc_auc_score(label, served[20]) - roc_auc_score(label, served[60]) for served in runs]
+    assert hour["auc_lost"] == pytest.approx(np.mean(lost), abs=1e-12)
+    assert hour["auc_lost_se"] == pytest.approx(np.std(lost, ddof=1) / np.sqrt(3), abs=1e-12)
+    assert (short["auc_lost"], short["auc_lost_se_users"]) == (0, 0)
+    cost = freshness._cost(table)
+    assert cost["auc_lost_a_minute_of_staleness"] == pytest.approx(np.mean(lost) / 20, abs=1e-12)
+    assert cost["auc_lost_at_1_h_se"] == hour["auc_lost_se_users"] > 0
     assert (never["sync"], never["auc_gain"], never["logloss_gain_se"]) == ("never", 0.0, 0.0)
     assert hour["auc_gain"] == pytest.approx(np.mean(gains), abs=1e-12)
     assert hour["auc_gain_se"] == pytest.approx(np.std(gains, ddof=1) / np.sqrt(3), abs=1e-12)
@@ -82,7 +89,7 @@ def test_the_error_over_users_is_that_of_drawing_users(app: App, log: freshness.
         drawn = names[draw.integers(0, len(names), len(names))]
         taken = np.concatenate([np.flatnonzero(users == name) for name in drawn])
         gains.append(roc_auc_score(label[taken], served[60][taken]) - roc_auc_score(label[taken], served[None][taken]))
-    assert freshness._user_errors(log, served)[60] == pytest.approx(np.std(gains, ddof=1), abs=1e-12)
+    assert freshness._user_errors(log, served)[60] == pytest.approx((np.std(gains, ddof=1), 0.0), abs=1e-12)
 
 
 def test_the_command_writes_tables_and_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
