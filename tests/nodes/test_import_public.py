@@ -214,3 +214,18 @@ def test_only_as_many_rows_as_were_asked_for(tmp_path: Path) -> None:
     whole = lines(tmp_path / "whole" / "impressions.ndjson")
     assert lines(tmp_path / "some" / "impressions.ndjson") == whole[:20]
     assert len(lines(tmp_path / "some" / "clicks.ndjson")) == 10
+
+
+def test_clicks_come_in_order_of_their_times_however_the_log_is_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "train.txt"
+    path.write_text("".join(criteo_line(n % 2, [n] * 13) for n in range(50)))  # 13 ms apart, clicked seconds later
+    import_("criteo", [path], tmp_path / "whole")
+    monkeypatch.setattr("nodes.imports.delimited.BLOCK_BYTES", 1000)
+    import_("criteo", [path], tmp_path / "cut")
+    times = [one["event_time_ms"] for one in lines(tmp_path / "cut" / "clicks.ndjson")]
+    assert times == sorted(times)
+    for name in ("impressions", "clicks", "requests"):
+        made = [(tmp_path / out / f"{name}.ndjson").read_bytes() for out in ("whole", "cut")]
+        assert made[0] == made[1]
