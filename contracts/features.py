@@ -44,6 +44,9 @@ class Feature(BaseModel):
     clicked: bool = True  #: recent: only items that were clicked (False: all shown)
     prior: float = Field(default=0.05, gt=0, lt=1)  #: rate: the rate before any evidence
     strength: float = Field(default=20.0, gt=0)  #: rate: impressions that the prior is worth
+    #: count, rate, recent: seconds for which a settled row does not count yet, as in a table that is refreshed so late.
+    #: Left out of the schema where it is 0
+    delay_s: float = Field(default=0.0, ge=0, exclude_if=lambda delay_s: delay_s == 0)
     default: float = 0.0  #: dense: stands in for a null
     serve_default: str | float | None = None  #: stands in when a request does not carry the column
     output_: Output | None = Field(default=None, alias="output")  #: for kinds of your own
@@ -70,6 +73,8 @@ class Feature(BaseModel):
             raise ValueError(f"feature '{self.name}': bucketise needs boundaries")
         if list(self.boundaries) != sorted(set(self.boundaries)):
             raise ValueError(f"feature '{self.name}': boundaries must ascend")
+        if self.delay_s and kind not in STATEFUL:
+            raise ValueError(f"feature '{self.name}': kind '{kind}' has no evidence to delay; take delay_s away")
         if kind in STATEFUL and self.only != "booster":
             raise ValueError(
                 f"feature '{self.name}': a streaming feature is not in the request, so it needs only = \"booster\""

@@ -24,17 +24,18 @@ _PENDING_TIME, _PENDING_LABEL = "event_time_ms", "label"
 class StreamingFeatures:
     """The `count`, `rate` and `recent` features of an app, computed over its log.
 
-    Impression j counts for impression i only if `event_time_j + wait <= event_time_i`: its label had settled by then,
-    so neither a row's own label nor a later one can leak. Whatever the cuts, the values are the same, because the
-    state is integers. A null in a key column means no evidence: count and rate 0, recent empty.
+    Impression j counts for impression i only if `event_time_j + wait + delay <= event_time_i`: its label had settled by
+    then, so neither a row's own label nor a later one can leak (the feature's `delay_s` is 0 unless it says otherwise).
+    Whatever the cuts, the values are the same, because the state is integers. A null in a key column means no evidence:
+    count and rate 0, recent empty.
 
     * count: log1p of the settled impressions with the same key.
     * rate: log of the smoothed click rate, (clicks + prior x strength) / (impressions + strength), less log(prior);
       0 without evidence. Rows lost to negative sampling are not counted, so choose `prior` as in the sampled log.
     * recent: the last `length` clicked (`clicked = false`: shown) items of the key, oldest first.
 
-    The state holds the rows of one wait (about 40 bytes a row) and, for each different key ever settled, 32 bytes a
-    set of key columns and 24 + 4 x length bytes a `recent` feature: it grows with the number of keys, not of rows.
+    The state holds the rows of one wait and delay (about 40 bytes a row) and, for each different key ever settled, 32
+    bytes a set of key columns and 24 + 4 x length bytes a `recent` feature: it grows with the keys, not with the rows.
     """
 
     def __init__(self, app: App, *, corrected: bool = False) -> None:
@@ -44,15 +45,17 @@ class StreamingFeatures:
         self._time = app.impressions.role("event_time")
         self._features = tuple(feature for feature in app.features if feature.kind in STATEFUL)
         self._keys = tuple(dict.fromkeys(feature.columns for feature in self._features))
+        self._delays = tuple(dict.fromkeys(_delay_ms(feature) for feature in self._features))
         recent = [feature for feature in self._features if feature.kind == "recent"]
         named = {feature.name: feature for feature in app.features}
         self._of = tuple(named[name] for name in dict.fromkeys(str(feature.of) for feature in recent))
         self._reset()
 
     def _reset(self) -> None:
-        self._evidence = {f.columns: Evidence() for f in self._features if f.kind != "recent"}
+        self._evidence = {(f.columns, _delay_ms(f)): Evidence() for f in self._features if f.kind != "recent"}
         self._recent = {f.name: RecentItems(f.length) for f in self._features if f.kind == "recent"}
-        self._pending: list[pl.DataFrame] = []  # rows whose label has not settled, in log order
+        # by delay: rows that do not count yet, in log order
+        self._pending: dict[int, list[pl.DataFrame]] = {delay_ms: [] for delay_ms in self._delays}
         self._last_ms: int | None = None
 
     @property
@@ -82,16 +85,21 @@ class StreamingFeatures:
             *self._of_impression,
         ).with_columns(featurize(frame, self._of).rename(_item_name))
         times = new[_PENDING_TIME].to_numpy()
-        settling = self._settled_by(new, int(times[-1]))
-        num_settled = np.searchsorted(settling[_PENDING_TIME].to_numpy(), times - self._wait_ms, side="right")
-        return self._computed(settling, num_settled, new)
+        made: dict[str, pl.Series] = {}
+        for delay_ms in self._delays:
+            settling = self._settled_by(new, int(times[-1]), delay_ms)
+            seen_ms = times - self._wait_ms - delay_ms
+            num_settled = np.searchsorted(settling[_PENDING_TIME].to_numpy(), seen_ms, side="right")
+            made |= self._computed(settling, num_settled, new, delay_ms)
+        return pl.DataFrame([made[name] for name in self.names])
 
     def correct(self, impressions: pl.Series) -> None:
         """Make rows positive that have not settled: those whose `_of` (u64, beside the columns pushed) is given."""
         if impressions.len():
             clicked = pl.col("_of").is_in(impressions.implode())
             label = pl.when(clicked).then(1).otherwise(pl.col(_PENDING_LABEL)).cast(pl.Int64)
-            self._pending = [frame.with_columns(label.alias(_PENDING_LABEL)) for frame in self._pending]
+            for delay_ms, frames in self._pending.items():
+                self._pending[delay_ms] = [frame.with_columns(label.alias(_PENDING_LABEL)) for frame in frames]
 
     def _check(self, frame: pl.DataFrame) -> None:
         for column in dict.fromkeys([self._time, "label", *(name for columns in self._keys for name in columns)]):
@@ -106,46 +114,49 @@ class StreamingFeatures:
             )
         self._last_ms = int(times[-1])
 
-    def _settled_by(self, new: pl.DataFrame, now_ms: int) -> pl.DataFrame:
-        """Take from the pending rows (the new ones too) those whose label has settled at `now_ms`."""
-        self._pending.append(new)
+    def _settled_by(self, new: pl.DataFrame, now_ms: int, delay_ms: int) -> pl.DataFrame:
+        """Take from the pending rows (the new ones too) those that count at `now_ms` where `delay_ms` is waited."""
+        pending = self._pending[delay_ms]
+        pending.append(new)
         settled: list[pl.DataFrame] = [new.clear()]
-        due_ms = now_ms - self._wait_ms
-        while self._pending and self._pending[0][_PENDING_TIME][0] <= due_ms:
-            chunk = self._pending.pop(0)
+        due_ms = now_ms - self._wait_ms - delay_ms
+        while pending and pending[0][_PENDING_TIME][0] <= due_ms:
+            chunk = pending.pop(0)
             rows = int(chunk[_PENDING_TIME].search_sorted(due_ms, side="right"))
             settled.append(chunk.head(rows))
             if rows < chunk.height:
-                self._pending.insert(0, chunk.slice(rows))
+                pending.insert(0, chunk.slice(rows))
         return pl.concat(settled)
 
-    def _computed(self, settling: pl.DataFrame, num_settled: np.ndarray, new: pl.DataFrame) -> pl.DataFrame:
+    def _computed(
+        self, settling: pl.DataFrame, num_settled: np.ndarray, new: pl.DataFrame, delay_ms: int
+    ) -> dict[str, pl.Series]:
+        """The features of one delay, by name."""
         label = settling[_PENDING_LABEL].to_numpy()
         seen = {}
-        for columns, evidence in self._evidence.items():
-            name = _key_name(columns)
-            seen[columns] = evidence.push(settling[name].to_numpy(), label, num_settled, new[name].to_numpy())
-        made = []
-        for feature in self._features:
+        for (columns, waited_ms), evidence in self._evidence.items():
+            if waited_ms == delay_ms:
+                name = _key_name(columns)
+                seen[columns] = evidence.push(settling[name].to_numpy(), label, num_settled, new[name].to_numpy())
+        made = {}
+        for feature in (f for f in self._features if _delay_ms(f) == delay_ms):
             if feature.kind == "recent":
                 key, items = _key_name(feature.columns), settling[_item_name(str(feature.of))].to_numpy()
                 counts = label > 0 if feature.clicked else np.ones(len(label), np.bool_)
-                made.append(
-                    self._recent[feature.name]
-                    .push(settling[key].to_numpy(), items, counts, num_settled, new[key].to_numpy())
-                    .alias(feature.name)
+                lists = self._recent[feature.name].push(
+                    settling[key].to_numpy(), items, counts, num_settled, new[key].to_numpy()
                 )
+                made[feature.name] = lists.alias(feature.name)
             else:
-                made.append(_dense(feature, *seen[feature.columns]))
-        return pl.DataFrame(made)
+                made[feature.name] = _dense(feature, *seen[feature.columns])
+        return made
 
     def state(self) -> bytes:
         """Everything that later rows depend on, as an Arrow IPC file; the same rows give the same bytes."""
-        tables = {f"evidence {_key_name(columns)}": e.table() for columns, e in self._evidence.items()}
+        tables = {_evidence_name(*key): evidence.table() for key, evidence in self._evidence.items()}
         tables |= {f"recent {name}": recent.table() for name, recent in self._recent.items()}
         tables["last"] = pl.DataFrame({"event_time_ms": [self._last_ms]}, schema={"event_time_ms": pl.Int64})
-        if self._pending:
-            tables["pending"] = pl.concat(self._pending)
+        tables |= {_pending_name(delay): pl.concat(frames) for delay, frames in self._pending.items() if frames}
         return _bytes(
             pl.DataFrame(
                 {"name": [f"schema_id {self._schema_id}", *tables], "table": [b"", *map(_bytes, tables.values())]}
@@ -172,14 +183,15 @@ class StreamingFeatures:
             )
         self._reset()
         try:
-            for columns, evidence in self._evidence.items():
-                evidence.restore(tables[f"evidence {_key_name(columns)}"])
+            for key, evidence in self._evidence.items():
+                evidence.restore(tables[_evidence_name(*key)])
             for name, recent in self._recent.items():
                 recent.restore(tables[f"recent {name}"])
             self._last_ms = tables["last"].item()
         except (KeyError, pl.exceptions.PolarsError) as error:
             raise CorruptError(f"state of the streaming features: lacks {error}; use an earlier one") from error
-        self._pending = [tables["pending"]] if "pending" in tables else []
+        for delay_ms, frames in self._pending.items():
+            frames += [tables[name] for name in (_pending_name(delay_ms),) if name in tables]
 
 
 def _dense(feature: Feature, impressions: np.ndarray, clicks: np.ndarray) -> pl.Series:
@@ -199,6 +211,18 @@ def _key(columns: Sequence[str]) -> pl.Expr:
 
 def _key_name(columns: Sequence[str]) -> str:
     return "key " + ",".join(columns)
+
+
+def _delay_ms(feature: Feature) -> int:
+    return round(feature.delay_s * 1000)
+
+
+def _evidence_name(columns: Sequence[str], delay_ms: int) -> str:
+    return f"evidence {_key_name(columns)}" + (f" after {delay_ms}" if delay_ms else "")
+
+
+def _pending_name(delay_ms: int) -> str:
+    return f"pending after {delay_ms}" if delay_ms else "pending"
 
 
 def _item_name(of: str) -> str:

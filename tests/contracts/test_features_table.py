@@ -56,6 +56,7 @@ def test_a_kind_of_your_own_says_what_it_gives() -> None:
         ({"kind": "id", "buckets": 9, "column": None}, "needs column"),
         ({"kind": "cross", "buckets": 9}, "needs columns"),
         ({"kind": "sequence"}, "needs of"),
+        ({"kind": "id", "buckets": 9, "delay_s": 60}, "no evidence to delay"),
         ({"kind": "dense", "transform": "bucketise"}, "needs boundaries"),
         ({"kind": "dense", "transform": "bucketise", "boundaries": (2, 1)}, "must ascend"),
         ({"kind": "dense", "std": 0}, "greater than 0"),

@@ -33,6 +33,8 @@ TABLE = (
     feature("pair_rate", "rate", columns=("user_id", "site"), prior=0.1, strength=2.0),
     feature("last_clicked", "recent", columns=("user_id",), of="ad", length=2),
     feature("last_shown", "recent", columns=("site",), of="ad", length=3, clicked=False),
+    feature("late_rate", "rate", columns=("user_id",), prior=0.2, strength=5.0, delay_s=0.03),
+    feature("late_clicked", "recent", columns=("user_id",), of="ad", length=2, delay_s=0.1),
 )
 SCHEMA = {
     "event_time_ms": pl.Int64(),
@@ -75,9 +77,9 @@ def oracle(rows: list[tuple[Any, ...]]) -> list[dict[str, Any]]:
     """What each row may know, looked up row by row."""
     made = []
     for i, row in enumerate(rows):
-        earlier = [past for past in rows[:i] if past[0] + WAIT_MS <= row[0]]
         values: dict[str, Any] = {}
         for one in TABLE[1:]:
+            earlier = [past for past in rows[:i] if past[0] + WAIT_MS + 1000 * one.delay_s <= row[0]]
             at = [list(SCHEMA).index(column) for column in one.columns]
             key = [row[n] for n in at]
             mine = [past for past in earlier if None not in key and [past[n] for n in at] == key]
@@ -169,7 +171,7 @@ def test_a_label_is_seen_from_the_moment_that_it_settles(small: App) -> None:
 def test_no_evidence_and_null_keys_give_nothing(small: App) -> None:
     rows = [(0, "u1", None, "a", 1), (1000, "u2", None, "a", 1)]
     got = pushed(StreamingFeatures(small), rows, [1])
-    assert got.rows() == [(0.0, 0.0, 0.0, [], [])] * 2
+    assert got.rows() == [(0.0, 0.0, 0.0, [], [], 0.0, [])] * 2
 
 
 def test_rows_out_of_order_are_refused(small: App) -> None:
