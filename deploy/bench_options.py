@@ -22,10 +22,13 @@ class BenchOptions:
     out: Path | None = None  #: folder for results: JSON, CSV, Markdown and what the stage draws
     seeds: int | None = None  #: how many seeds a figure is the median of; None leaves it to the stage
     device: str = "auto"  #: of torch; "auto" takes a GPU where there is one
+    peer_python: Path | None = None  #: a Python with what does not go together with Rocket's own packages
 
     def __post_init__(self) -> None:
         if self.data is not None and not self.data.is_dir():
             raise RocketError(f"--data {self.data}: no such folder; give the one that holds the data files")
+        if self.peer_python is not None and not self.peer_python.is_file():
+            raise RocketError(f"--peer-python {self.peer_python}: no such file; give a Python interpreter")
         if self.seeds is not None and self.seeds < 1:
             raise RocketError(f"--seeds {self.seeds}: a figure needs at least one seed; give 1 or more")
 
@@ -35,4 +38,5 @@ class BenchOptions:
         for name, value in (("data", self.data), ("out", self.out), ("seeds", self.seeds)):
             words += [f"--{name}", str(value)] if value is not None else []
         words += ["--device", self.device] if self.device != "auto" else []
+        words += ["--peer-python", str(self.peer_python)] if self.peer_python is not None else []
         return shlex.join(words)

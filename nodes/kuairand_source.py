@@ -21,6 +21,8 @@ _LOG: dict[str, pl.DataType] = {
     "tab": pl.Int64(),
 }
 _NUMBERED = {f"onehot_feat{n}": pl.Float64() for n in range(12)}  # codes; the CSVs write some as 4.0
+_FEEDBACK: dict[str, pl.DataType] = {"is_like": pl.Int64(), "long_view": pl.Int64()}  # of the days before, for history
+_HISTORY = ("watched", "liked", "long_watched", "history_len", "long_watch_share", "like_share")
 _USERS: dict[str, pl.DataType] = {
     "user_id": pl.Int64(),
     "user_active_degree": pl.String(),
@@ -40,9 +42,12 @@ _VIDEOS: dict[str, pl.DataType] = {
 }
 _SEQUENCES: dict[str, pl.DataType] = {
     "user_id": pl.Int64(),
+    "history_len": pl.Int64(),
     "watch_seq": pl.List(pl.Int64()),
     "like_seq": pl.List(pl.Int64()),
+    "long_watch_seq": pl.List(pl.Int64()),
 }
+_SHARE_ROWS = 5.0  # videos that the prior of a share is worth
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +56,7 @@ class Source:
 
     kind: str  #: parquet | csv
     rows: pl.DataFrame  #: user_id, video_id, time_ms, is_click, duration_ms, tab, impression_id
-    users: pl.DataFrame  #: user_id, profile, watched, liked
+    users: pl.DataFrame  #: user_id, profile, history
     videos: pl.DataFrame
 
     def impressions(self, rows: pl.DataFrame) -> pl.DataFrame:
@@ -68,8 +73,7 @@ class Source:
                 pl.col("user_id").cast(pl.String),
                 *(name for name in _USERS if name != "user_id" and name not in _NUMBERED),
                 *code,
-                "watched",
-                "liked",
+                *_HISTORY,
                 pl.col("tab").cast(pl.String),
                 pl.col("video_id").cast(pl.String).alias("item_id"),
                 pl.col("author_id").cast(pl.String),
@@ -104,7 +108,7 @@ def open_source(folder: Path) -> Source:
         rows = _checked(folder, pl.concat([_read(path, _LOG) for path in logs]))
         history = _kept(_read(folder / "user_sequences_before_0425.parquet", _SEQUENCES))
     else:
-        every = pl.concat([_read(folder / name, _LOG | {"is_like": pl.Int64()}) for name in _CSV_LOGS])
+        every = pl.concat([_read(folder / name, _LOG | _FEEDBACK) for name in _CSV_LOGS])
         rows = _checked(folder, every.filter(pl.col("date") >= _FIRST_DATE))
         history = _history(every, rows)
     named = rows.select(
@@ -126,7 +130,12 @@ def _history(every: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
     lists = (
         before.sort("time_ms", maintain_order=True)
         .group_by("user_id")
-        .agg(watch_seq=videos, like_seq=videos.filter(pl.col("is_like") == 1))
+        .agg(
+            history_len=pl.len(),
+            watch_seq=videos,
+            like_seq=videos.filter(pl.col("is_like") == 1),
+            long_watch_seq=videos.filter(pl.col("long_view") == 1),
+        )
     )
     return _kept(lists)
 
@@ -137,7 +146,20 @@ def _kept(lists: pl.DataFrame) -> pl.DataFrame:
     def last(name: str) -> pl.Expr:
         return pl.col(name).list.tail(HISTORY_ITEMS).cast(pl.List(pl.String))
 
-    return lists.unique("user_id", keep="first").select("user_id", watched=last("watch_seq"), liked=last("like_seq"))
+    def share(name: str, prior: float) -> pl.Expr:
+        """How many of the videos before are in the list, smoothed."""
+        watched, mine = (pl.col(each).list.len().cast(pl.Float64).fill_null(0) for each in ("watch_seq", name))
+        return (mine + prior * _SHARE_ROWS) / (watched + _SHARE_ROWS)
+
+    return lists.unique("user_id", keep="first").select(
+        "user_id",
+        watched=last("watch_seq"),
+        liked=last("like_seq"),
+        long_watched=last("long_watch_seq"),
+        history_len=pl.col("history_len").cast(pl.Float64),
+        long_watch_share=share("long_watch_seq", 0.4),
+        like_share=share("like_seq", 0.02),
+    )
 
 
 def _read(path: Path, columns: dict[str, pl.DataType]) -> pl.DataFrame:

@@ -35,18 +35,22 @@ def _takes_options(run: Callable[..., Any]) -> bool:
     return "options" in inspect.signature(run).parameters
 
 
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")
+
+
 def _refuse_unused(stage: str, options: BenchOptions) -> None:
     """An option that would change nothing is a misunderstanding; `--out` serves every stage."""
-    given = [name for name in ("data", "seeds") if getattr(options, name) is not None]
+    given = [name for name in ("data", "seeds", "peer_python") if getattr(options, name) is not None]
     given += ["device"] if options.device != "auto" else []
     if not given:
         return
     if stage == "all":
         raise RocketError(
-            f"--{given[0]} is a stage's own and `all` has many; measure one stage, as in `rocket bench paper`"
+            f"--{_dashed(given[0])} is a stage's own and `all` has many; measure one stage, as in `rocket bench paper`"
         )
     if not _takes_options(_run_of(stage)):
-        raise RocketError(f"`rocket bench {stage}` has no use for --{given[0]}; leave it out")
+        raise RocketError(f"`rocket bench {stage}` has no use for --{_dashed(given[0])}; leave it out")
 
 
 def _print(stage: str, results: dict[str, Any], console: Console) -> None:
@@ -71,6 +75,7 @@ def bench(
     out: Annotated[Path | None, typer.Option(help="Folder for the results: JSON, CSV, Markdown, pictures.")] = None,
     seeds: Annotated[int | None, typer.Option(help="How many seeds a median is of, for a stage that has some.")] = None,
     device: Annotated[str, typer.Option(help="Of torch: auto, cpu or cuda, for a stage that trains.")] = "auto",
+    peer_python: Annotated[Path | None, typer.Option(help="A Python that has a stage's foreign peers.")] = None,
 ) -> None:
     """Measure a stage of Rocket against its peers."""
     stages = _stages()
@@ -79,7 +84,7 @@ def bench(
         return
     if stage != "all" and stage not in stages:
         raise RocketError(f"no stage '{stage}' to measure; {did_you_mean(stage, stages)}")
-    options = BenchOptions(data, out, seeds, device)
+    options = BenchOptions(data, out, seeds, device, peer_python)
     _refuse_unused(stage, options)
     results: dict[str, Any] = {}
     for name in stages if stage == "all" else [stage]:

@@ -28,7 +28,7 @@ def row(user: int, video: int, at: int, clicked: int, *, day: int = 25, liked: i
     values = dict.fromkeys(LOG.split(), 1)
     date = 20220400 + day
     known = {"user_id": user, "video_id": video, "date": date, "time_ms": MIDNIGHT + at, "is_click": clicked}
-    return values | known | {"is_like": liked, "duration_ms": 9000, "tab": 1}
+    return values | known | {"is_like": liked, "long_view": liked, "duration_ms": 9000, "tab": 1}
 
 
 ROWS = [
@@ -76,9 +76,15 @@ def parquet(tmp_path: Path) -> Path:
     pl.DataFrame(ROWS[:3]).write_parquet(folder / "log_0425_0430.parquet")
     users().write_parquet(folder / "user_features_pure.parquet")
     videos().write_parquet(folder / "video_features_basic_pure.parquet")
-    pl.DataFrame({"user_id": [1, 2], "watch_seq": [[8, 7], [9]], "like_seq": [[8], [9]]}).write_parquet(
-        folder / "user_sequences_before_0425.parquet"
-    )
+    pl.DataFrame(
+        {
+            "user_id": [1, 2],
+            "history_len": [2, 1],
+            "watch_seq": [[8, 7], [9]],
+            "like_seq": [[8], [9]],
+            "long_watch_seq": [[8], [9]],
+        }
+    ).write_parquet(folder / "user_sequences_before_0425.parquet")
     return folder
 
 
@@ -128,6 +134,10 @@ def test_every_row_becomes_an_impression_and_every_clicked_row_a_click(parquet: 
         **{f"onehot_feat{n}": "1" for n in range(12)},
         "watched": None,
         "liked": ["8"],
+        "long_watched": ["8"],
+        "history_len": 2.0,
+        "long_watch_share": 3 / 7,
+        "like_share": 1.1 / 7,
         "tab": "1",
         "item_id": "11",
         "author_id": "110",

@@ -1,0 +1,65 @@
+"""The models of the study by name: what each changes in the app as it ships, and what it is compared with."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from contracts.app import App
+
+#: The light net alone, on the app's own light features: what every gain is over, unless a variant says otherwise.
+LIGHT, BOOSTER, ROCKET = "light alone", "booster alone", "rocket"
+_ALONE = {"model": {"booster": {"kind": "none"}}}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to train; its settings are laid over the app's."""
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    seen: Mapping[str, bool | None] = field(default_factory=dict)  #: as `rows.app_with` takes it
+    against: str = LIGHT
+    teacher: bool = False  #: whether its booster stands in the table too, as "NAME: booster"
+
+
+def _rocket(**settings: Any) -> Mapping[str, Any]:
+    return {"rocket": settings}
+
+
+def _shared(**settings: Any) -> Mapping[str, Any]:
+    return {"model": {"sharing": "shared"}, "rocket": settings}
+
+
+def variants_of(app: App) -> list[Variant]:
+    """All of the study; the first two are what every app is asked: the light net alone, and the app as it ships."""
+    privileged = [feature for feature in app.features if feature.only == "booster"]
+    tabular = [feature.name for feature in privileged if feature.output != "ids"]
+    of_stream = [feature.name for feature in privileged if feature.kind in {"count", "rate", "recent"}]
+    sequences = [feature.name for feature in privileged if feature.output == "ids"]
+    rich = dict.fromkeys(tabular, True)
+    nothing_more: dict[str, bool | None] = dict.fromkeys((feature.name for feature in privileged), None)
+    profile_only: dict[str, bool | None] = dict.fromkeys([*of_stream, *sequences], None)
+    weight = app.config.rocket.hint_weight
+    other = "shared" if app.config.model.sharing == "separate" else "separate"
+    tables = {"model": {"sharing": other}}
+    return [
+        Variant(LIGHT, _ALONE),
+        Variant(ROCKET, teacher=True),
+        *(Variant(f"lambda {w:g}", _rocket(hint_weight=w)) for w in (0.03, 0.1, 0.3, 1.0, 3.0, 10.0) if w != weight),
+        *(Variant(f"{other} tables, lambda {w:g}", {**tables, **_rocket(hint_weight=w)}, teacher=True)
+          for w in (0.3, 1.0, 3.0)),
+        Variant("no gate", _rocket(gate=False)),
+        Variant("ramp over 30,000 rows", _rocket(gate=False, schedule="ramp", ramp_rows=30_000)),
+        Variant("no gradient block, lambda 0.3", _rocket(gradient_block=False, hint_weight=0.3), teacher=True),
+        Variant("no gradient block", _rocket(gradient_block=False), teacher=True),
+        Variant("shared, light detached, lambda 0", _shared(light_updates_shared=False, hint_weight=0.0)),
+        Variant("shared, light detached", _shared(light_updates_shared=False)),
+        Variant("hint bernoulli_kl, lambda 1", _rocket(hint="bernoulli_kl", hint_weight=1.0)),
+        Variant("hint bernoulli_kl, lambda 3", _rocket(hint="bernoulli_kl", hint_weight=3.0)),
+        Variant("small booster 64-32", {"model": {"booster": {"hidden": (64, 32), "cross_layers": 0}}}, teacher=True),
+        Variant("attention over the histories", {"model": {"booster": {"pooling": "attention"}}}, teacher=True),
+        Variant("booster sees profile only", seen=profile_only, teacher=True),
+        Variant("equal features", seen=nothing_more, teacher=True),
+        Variant("rich light alone", _ALONE, seen=rich),
+        Variant("rich light, rocket", seen=rich, against="rich light alone"),
+    ]  # fmt: skip
