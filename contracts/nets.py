@@ -84,6 +84,7 @@ class Rocket(Section):
     decay_after_rows: int = Field(default=0, ge=0)  #: where both begin to fade
     decay_rows: int = Field(default=0, ge=0)  #: rows of a half cosine from whole to 0; 0: they never fade
     gate: bool = True  #: hints on only while the booster's running logloss leads
+    gate_lead: float = Field(default=0.0, ge=0)  #: nats by which it must lead: a booster that knows no more only harms
     gate_halflife_rows: int = Field(default=8192, ge=1)
     gradient_block: bool = True  #: the booster is spared the hints' gradient
     light_updates_shared: bool = True  #: the light net's loss moves what both share (the paper); false: detached

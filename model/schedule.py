@@ -55,8 +55,8 @@ class HintGate:
 
     @property
     def open(self) -> bool:
-        """Whether the booster leads."""
-        return self.lead > 0
+        """Whether the booster leads by more than `rocket.gate_lead`."""
+        return self.lead > self._rocket.gate_lead
 
     def strength(self, rows_learnt: int) -> float:
         """What the lambdas of all hints are multiplied by."""

@@ -71,7 +71,7 @@ class Trainer:
 
     @property
     def gate_open(self) -> bool:
-        """Whether the booster's running logloss is below the light's; both decay with `rocket.gate_halflife_rows`."""
+        """Whether the booster's running logloss is below the light's by `rocket.gate_lead`, decayed by rows."""
         return self.nets.booster is not None and self._gate.open
 
     @property

@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from contracts.app import App, laid_over, load_app
+from contracts.errors import RocketError
 from deploy.bench_options import BenchOptions
+from deploy.bench_results import write_picture
+from deploy.benches.quality_study.chart import draw
 from deploy.benches.quality_study.cost import costs_of
 from deploy.benches.quality_study.judge import DRAWS, UserBootstrap
 from deploy.benches.quality_study.learn import known_truth, learn_linear, learn_nets
-from deploy.benches.quality_study.peer_fuxictr import learn_fuxictr
+from deploy.benches.quality_study.peer_fuxictr import has_fuxictr, learn_fuxictr
 from deploy.benches.quality_study.peers import learn_trees
 from deploy.benches.quality_study.rows import Rows, adsim_rows, app_with, kuairand_rows
 from deploy.benches.quality_study.study import Study
@@ -25,7 +28,7 @@ from model.tensors import to_batch
 
 _SEEDS = 5
 _ADSIM_ROWS = 300_000
-#: Of FuxiCTR's nets, chosen on the tuning days.
+#: FuxiCTR's own defaults; widths and minibatches are those of Rocket's booster.
 _FUXICTR = {"lr": 0.001, "embedding_l2": 0.0, "dropout": 0.0, "hidden": [256, 128, 64], "batch_rows": 256}
 
 
@@ -44,7 +47,12 @@ def run(quick: bool, options: BenchOptions) -> dict[str, Any]:  # noqa: FBT001  
     leading = simulated
     if options.data is not None:
         leading = _logged(options.data, seeds, options, quick=quick)
-    results |= _told(leading)
+    results |= _told(leading) | {"app": "adsim" if options.data is None else "kuairand"}
+    if options.out is not None:
+        command = options.command("quality", quick=quick)
+        write_picture(
+            options.out / "quality.png", draw(results["models"], f"rocket bench quality: {results['app']}"), command
+        )
     return results
 
 
@@ -106,6 +114,10 @@ def _foreign(study: Study, app: App, rows: Rows, users: UserBootstrap, seeds: li
     """FuxiCTR's nets, where a Python has them."""
     if python is None:
         return
+    if has_fuxictr(python) is None:
+        raise RocketError(
+            f"--peer-python {python}: has no fuxictr; give a Python where `pip install fuxictr torch` ran"
+        )
     for kind in ("dcn_v2", "deepfm"):
         for fields, seen in (("light fields", _light_only(app)), ("all fields", app)):
             for seed in seeds:

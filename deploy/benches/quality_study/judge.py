@@ -13,7 +13,7 @@ import polars as pl
 
 from model.metrics import Floats, Sums, auc, expected_logloss, gauc
 
-DRAWS = 200  #: resamples of the users
+DRAWS = 100  #: resamples of the users
 
 
 class UserBootstrap:

@@ -85,7 +85,7 @@ def _export(app: App, rows: Rows, path: Path) -> None:
     for feature in app.layout.sequences:
         lists = rows.frame[feature.name]
         padded = np.zeros((rows.frame.height, feature.length), np.int64)
-        lengths = lists.list.len().to_numpy()
+        lengths = lists.list.len().to_numpy().astype(np.int64)
         at = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         padded[np.repeat(np.arange(lengths.size), lengths), at] = lists.explode().drop_nulls().to_numpy()
         arrays[feature.name] = padded

@@ -14,7 +14,7 @@ from contracts.errors import RocketError
 from deploy.benches.quality_study.learn import Learnt
 from deploy.benches.quality_study.rows import Rows
 
-#: Chosen on the tuning days, with early stopping there to choose the number of trees.
+#: Usual for CTR data; the number of trees is chosen on the tuning days.
 TREES: Mapping[str, Any] = {
     "objective": "binary",
     "learning_rate": 0.05,

@@ -49,6 +49,8 @@ def variants_of(app: App) -> list[Variant]:
         *(Variant(f"{other} tables, lambda {w:g}", {**tables, **_rocket(hint_weight=w)}, teacher=True)
           for w in (0.3, 1.0, 3.0)),
         Variant("no gate", _rocket(gate=False)),
+        Variant("gate at any lead", _rocket(gate_lead=0.0)),
+        Variant("equal features, gate at any lead", _rocket(gate_lead=0.0), nothing_more, teacher=True),
         Variant("ramp over 30,000 rows", _rocket(gate=False, schedule="ramp", ramp_rows=30_000)),
         Variant("no gradient block, lambda 0.3", _rocket(gradient_block=False, hint_weight=0.3), teacher=True),
         Variant("no gradient block", _rocket(gradient_block=False), teacher=True),
@@ -61,5 +63,5 @@ def variants_of(app: App) -> list[Variant]:
         Variant("booster sees profile only", seen=profile_only, teacher=True),
         Variant("equal features", seen=nothing_more, teacher=True),
         Variant("rich light alone", _ALONE, seen=rich),
-        Variant("rich light, rocket", seen=rich, against="rich light alone"),
+        Variant("rich light, rocket", _rocket(gate_lead=0.0), seen=rich, against="rich light alone"),
     ]  # fmt: skip
