@@ -1,4 +1,4 @@
-"""The co-training loss of Rocket Launching (Zhou et al., AAAI 2018, arXiv 1708.04106), for one logit.
+"""The co-training loss of Rocket Launching (Zhou et al., AAAI 2018, arXiv 1708.04106), for one logit or for classes.
 
     loss = label loss(light) + label loss(booster) + lambda * hint(light, booster) + mu * features(light, booster)
 
@@ -20,6 +20,9 @@ Who feels what (a test holds the table; "block" is `rocket.gradient_block`, "upd
 
 "updates" lets the light net's side of a term through, "without block" the booster's. A light net whose paired layer
 lies in a detached trunk feels nothing of that pair.
+
+A click has one logit [B]. Class logits [B, C] take the same way with `class_loss` as their label loss and a hint of
+`model.hints.classes`.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,7 +35,7 @@ from torch import Tensor
 
 from model.hints import Hint
 
-#: Logits [B] and the net (0 light, 1 booster) to nats [B], before the rows' weights.
+#: Logits [B] or [B, C] and the net (0 light, 1 booster) to nats [B], before the rows' weights.
 RowLoss = Callable[[Tensor, int], Tensor]
 
 
@@ -71,6 +74,23 @@ def label_loss(logit_B: Tensor, label_B: Tensor, weight_B: Tensor, shift_B: Tens
     return (F.binary_cross_entropy_with_logits(logit_B + shift_B, label_B, reduction="none") * weight_B).mean()
 
 
+def class_loss(class_B: Tensor) -> RowLoss:
+    """The label loss of class logits, as `row_loss` of `rocket_loss`: cross-entropy in nats, one a row.
+
+    Args:
+        class_B: the true class, from 0.
+
+    >>> class_loss(torch.tensor([1]))(torch.tensor([[0.0, 0.0]]), 0).tolist()
+    [0.693...]
+    """
+
+    def row_loss(logit_BC: Tensor, net: int) -> Tensor:
+        del net  # both learn the same label
+        return F.cross_entropy(logit_BC, class_B, reduction="none")
+
+    return row_loss
+
+
 def rocket_loss(
     light_B: Tensor,
     booster_B: Tensor | None,
@@ -87,15 +107,15 @@ def rocket_loss(
     """Both nets learn the label; the light net also follows the booster.
 
     Args:
-        light_B: logits, float32.
+        light_B: logits, float32; [B, C] with a `row_loss` and a hint that take classes.
         booster_B: logits, float32; None trains the light net alone.
-        label_B: 0 or 1.
+        label_B: 0 or 1; `row_loss` looks at its own labels instead.
         weight_B: what each row counts, in every term.
         shift_B: added to the logits in the label terms only.
         hint: a row of `model.hints.HINTS`.
         hint_weight: lambda now; 0 leaves the hint out of the loss (it is still reported).
         gradient_block: whether the booster is spared the hint's gradient (law 10).
-        row_loss: in place of the cross-entropy, where labels come late (`model.delayed`).
+        row_loss: in place of the cross-entropy, where labels come late (`model.delayed`) or are classes.
         features: what the hidden layers add; its booster side is detached under the block as the logits are.
     """
 
