@@ -58,9 +58,8 @@ def _methods(plan: Plan, outcomes: Sequence[Outcome]) -> Figure:
             axes.set_yticks(range(len(names) + 1), [*names, "booster alone"])
             axes.set_ylim(len(names) + 0.6, -0.6)
             axes.set_xlabel("test error, %")
-        ours.set_title(
-            f"{plan.name}, {structure} sharing: {len(plan.seeds)} seeds, bar = median", loc="left", fontsize=9
-        )
+        told = f"{plan.name}, {structure} sharing, seeds: {len(plan.seeds)}, bar = median"
+        ours.set_title(told, loc="left", fontsize=9)
         theirs.set_title(f"the paper on {_paper_name(plan)}, {structure} sharing", loc="left", fontsize=9)
     return figure
 
@@ -118,7 +117,7 @@ def _maps(plan: Plan, outcomes: Sequence[Outcome], device: torch.device) -> Figu
     images = plan.images(seed).test.images[:_IMAGES]
     groups, channels = len(seen["its booster"]), min(_CHANNELS, seen["its booster"][0].shape[1])
     tiles = ["image", *(f"ch. {n + 1}" for n in range(channels)), *(f"energy {n + 1}" for n in range(groups))]
-    figure = Figure(figsize=(0.75 * len(tiles) + 1.2, 0.75 * len(seen) * _IMAGES + 1.2), layout="constrained")
+    figure = Figure(figsize=(0.75 * len(tiles) + 2.4, 0.75 * len(seen) * _IMAGES + 1.2), layout="constrained")
     grid = figure.subplots(_IMAGES, 1, squeeze=False)[:, 0]
     for image, axes in enumerate(grid):
         side = images.shape[2]
