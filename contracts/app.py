@@ -30,8 +30,8 @@ from contracts.sections import (
     Sampling,
     Section,
     Serving,
-    Train,
 )
+from contracts.training import Train
 
 
 class AppConfig(Section):

@@ -118,34 +118,6 @@ class Sampling(Section):
     correction: Literal["weight", "logit"] = "weight"
 
 
-class Checkpoint(Section):
-    """When the trainer saves itself, whichever comes first."""
-
-    every_batches: int | None = Field(default=None, ge=1)
-    every_s: float | None = Field(default=30, gt=0)
-    every_event_min: float | None = Field(default=None, gt=0)
-    keep: int = Field(default=3, ge=2)
-
-
-class Train(Section):
-    """How both nets learn."""
-
-    batch_rows: int = Field(default=256, ge=1, le=65_536)
-    seed: int = 1
-    embedding_lr: float = Field(default=0.05, gt=0)
-    wide_lr: float = Field(default=0.02, gt=0)
-    dense_lr: float = Field(default=0.002, gt=0)
-    embedding_init: float = Field(default=0.01, gt=0)
-    average_rows: int = Field(default=8192, ge=0)  #: half-life of the averaged towers that are published; 0: none
-    accumulator_init: float = Field(default=1e-12, gt=0)
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    device: str = "auto"
-    threads: int = Field(default=1, ge=1)
-    linear: bool = True  #: train the hashed logistic regression yardstick beside
-    linear_lr: float = Field(default=0.1, gt=0)  #: alpha of its FTRL
-    checkpoint: Checkpoint = Checkpoint()
-
-
 class Gate(Section):
     """What a candidate must show on rows that neither it nor the live version has learnt."""
 

@@ -11,7 +11,7 @@ import polars as pl
 import torch
 
 from contracts.errors import StoreError
-from contracts.sections import Checkpoint
+from contracts.training import Checkpoint
 from model.checkpoint import save_checkpoint
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from contracts.errors import ContractError
-from contracts.sections import Train
+from contracts.training import Train
 
 #: On a CPU, bf16 pays once a minibatch costs the booster that many multiplications (weights x rows); below, casting
 #: eats the gain. Measured on a Zen 4 core, co-training speed in bf16 over fp32: 6-23 million .92-1.02; 36 million 1.14;

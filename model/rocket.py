@@ -92,8 +92,10 @@ class RocketNets:
         self._trunk = 0 if alone or model.share != "trunk" else model.trunk_layers
         prior = app.config.serving.prior_ctr
 
-        embedding = Part("embedding", model.embedding_dim, train.embedding_lr, train.embedding_init)
-        wide = (Part("wide", 1, train.wide_lr, 0.0),) if model.light.wide else ()
+        embedding = Part(
+            "embedding", model.embedding_dim, train.embedding_lr, train.embedding_init, train.embedding_optimizer
+        )
+        wide = (Part("wide", 1, train.wide_lr, 0.0, train.wide_optimizer, train.ftrl),) if model.light.wide else ()
         start = train.accumulator_init
         shared = not alone and model.sharing == "shared"
         self.light_table = Table(

@@ -14,15 +14,18 @@ from contracts.errors import ContractError, CorruptError
 from contracts.model_checks import pairs_trouble
 from model.averaging import DecayingAverage
 from model.delayed import Seen, mode_of
+from model.embeddings import Table, Touched
+from model.guard import Guard
 from model.hints import feature_hints_of, hint_of
 from model.lifecycle import fitted
 from model.losses import Features, Terms, rocket_loss
-from model.optimizers import FlatAdam
+from model.optimizers.flat import FlatOptimizer
 from model.precision import denormals_flushed, pick_device, use_bf16
 from model.predictions import Predictions, joined, predictions_of
 from model.rocket import Judged, RocketNets
 from model.schedule import HintGate
 from model.tensors import Batch, to_batch
+from model.trained_with import check_fits, optimizers_of
 from model.watch import Watch
 
 _PREDICT_ROWS = 16_384  # bounds the memory of `predict`, whatever it is asked
@@ -57,7 +60,9 @@ class Trainer:
         self._feature_hints = (
             feature_hints_of(config.rocket, self.nets.coach) if self.nets.booster is not None else None
         )
-        self._adam = FlatAdam(self.nets.nets.values(), lr=config.train.dense_lr)
+        settings = config.train
+        self._dense = FlatOptimizer(self.nets.nets.values(), lr=settings.dense_lr, settings=settings.dense)
+        self.guard = Guard(settings, self.nets.nets.values())
         halflife = config.train.average_rows
         self.averages = {name: DecayingAverage(net, halflife) for name, net in self.nets.nets.items()}
         self.bf16 = use_bf16(config.train, self.nets.booster, self.device)
@@ -99,8 +104,8 @@ class Trainer:
             return self._learn(batch)
 
     def _learn(self, batch: Batch) -> Predictions:
-        self._adam.clear()
-        weight = self.hint_weight
+        self._dense.clear()
+        weight, saved, learnt_before = self.hint_weight, self.guard.before(), self.rows_learnt
         judged = self.nets.learn(batch, self._autocast(), hidden=self._feature_hints is not None)
         rows = self._seen(batch, judged.heads_BK)
         mode = self._mode
@@ -124,23 +129,17 @@ class Trainer:
             figures_of_heads = {"loss_delay": float(of_heads.detach())}
         seen = self.watch.look(terms.parts, judged) if self.watch.due(self.step) else {}
         total.backward()  # type: ignore[no-untyped-call]
-        figures = self._figures(terms, weight) | figures_of_heads
-        if not all(map(math.isfinite, figures.values())):
-            raise ContractError(
-                f"step {self.step}: the loss or its gradient is not finite: the numbers in the dense features are too "
-                'large for the nets (use transform = "log1p" or "standardise"), or a learning rate is too high'
-            )
-        for table, touched in judged.touched:
-            table.update(touched)
-        self._adam.step()
-        for average in self.averages.values():
-            average.update(batch.rows)
-        self.nets.observe(batch)
-        self._gate.move(figures["loss_light"], figures.get("loss_booster", 0.0), batch.rows)
-        if seen:
-            self.watch.keep({"rows": self.rows_learnt, "booster_lead": self._gate.lead, **figures, **seen})
+        norms = self._dense.gradient_norms()
+        figures = self._figures(terms, weight, norms) | figures_of_heads
+        if self._move(judged.touched, (*figures.values(), *norms), batch.rows):
+            self.nets.observe(batch)
+            self._gate.move(figures["loss_light"], figures.get("loss_booster", 0.0), batch.rows)
+            if seen:
+                self.watch.keep({"rows": learnt_before, "booster_lead": self._gate.lead, **figures, **seen})
+            self.guard.passed()
+        else:
+            self.guard.skip(saved, figures, step=self.step, rows=batch.rows)
         self.step += 1
-        self.rows_learnt += batch.rows
         return predictions_of(judged.light_B, judged.booster_B, figures, self._link)
 
     def _features(self, judged: Judged) -> Features | None:
@@ -153,6 +152,21 @@ class Trainer:
             if told is not None:
                 raise ContractError(f"[rocket] feature_layers: {told}")
         return Features(self._feature_hints, rocket.feature_layers, *layers, rocket.feature_weight * self._strength())
+
+    def _move(self, touched: tuple[tuple[Table, Touched], ...], figures: tuple[float, ...], rows: int) -> bool:
+        """Move tables, towers and their averages by the gradients; nothing of it where a number is not finite."""
+        if not all(map(math.isfinite, figures)):
+            return False
+        if not all(table.prepare(some, rows=rows) for table, some in touched):
+            return False
+        for table, some in touched:
+            table.commit(some)
+        self._dense.clip(figures[-len(self.nets.nets) :])
+        self.rows_learnt += rows
+        self._dense.step(self.rows_learnt)
+        for average in self.averages.values():
+            average.update(rows)
+        return True
 
     def _seen(self, batch: Batch, heads_BK: Tensor | None) -> Seen:
         return Seen(batch.label_B, batch.role_B, batch.elapsed_B, self._observed, heads_BK)
@@ -195,7 +209,7 @@ class Trainer:
             state |= {f"model.{name}.{key}": tensor.clone() for key, tensor in net.state_dict().items()}
         for name, average in self.averages.items():
             state |= {f"model.average.{name}.{key}": tensor for key, tensor in average.state().items()}
-        state |= {f"optimizer.dense.{key}": tensor for key, tensor in self._adam.state().items()}
+        state |= {f"optimizer.dense.{key}": tensor for key, tensor in self._dense.state().items()}
         return {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
 
     def meta(self) -> dict[str, Any]:
@@ -211,6 +225,8 @@ class Trainer:
             "booster": {"kind": self.app.config.model.booster.kind, "since_rows": self._gate.since_rows},
             "running_logloss": self._gate.meta(),
             "watch": self.watch.meta(),
+            "optimizers": optimizers_of(self.app),
+            "skipped": self.guard.meta(),
         }
 
     def restore(self, state: dict[str, Tensor], meta: dict[str, Any], *, new_booster: bool = False) -> None:
@@ -226,31 +242,17 @@ class Trainer:
             CorruptError: `meta` lacks what it must hold.
         """
         state, meta = fitted(self, state, meta, new_booster=new_booster)
-        mode, wanted = meta.get("label_mode", "wait"), self.app.config.labels.mode
-        if mode != wanted:
-            raise ContractError(
-                f'the checkpoint was trained with labels.mode = "{mode}", but app \'{self.app.name}\' says "{wanted}"; '
-                "set it back, or train into a new folder"
-            )
-        shapes = {key: tuple(tensor.shape) for key, tensor in self.state().items()}
-        found = {key: tuple(tensor.shape) for key, tensor in state.items()}
-        if found != shapes:
-            odd = sorted(key for key in shapes.keys() | found.keys() if shapes.get(key) != found.get(key))[0]
-            raise ContractError(
-                f"the checkpoint does not fit the nets of app '{self.app.name}': '{odd}' has shape {found.get(odd)} in "
-                f"it and {shapes.get(odd)} here; restore [model] and rocket.feature_hint as they were, or train into a "
-                "new folder"
-            )
+        check_fits(self.app, self.state(), state, meta)
         try:
             seed, step, rows = int(meta["seed"]), int(meta["step"]), int(meta["rows_learnt"])
             self._gate.restore(meta)
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptError(f"the checkpoint's metadata lacks what steers training ({error!r})") from error
         for name, table in self.nets.tables.items():
-            names = [part.name for part in table.parts]
+            names, start = [part.name for part in table.parts], f"optimizer.table.{name}."
             table.load(
                 {part: state[f"model.table.{name}.{part}"] for part in names},
-                {part: state[f"optimizer.table.{name}.{part}"] for part in names},
+                {key.removeprefix(start): t for key, t in state.items() if key.startswith(start)},
             )
         for name, net in self.nets.nets.items():
             start = f"model.{name}."
@@ -260,9 +262,10 @@ class Trainer:
             learnt = rows - self._gate.since_rows if name == "booster" else rows
             average.load({key.removeprefix(start): t for key, t in state.items() if key.startswith(start)}, learnt)
         start = "optimizer.dense."
-        self._adam.load({key.removeprefix(start): t for key, t in state.items() if key.startswith(start)})
+        self._dense.load({key.removeprefix(start): t for key, t in state.items() if key.startswith(start)})
         self.seed, self.step, self.rows_learnt = seed, step, rows
         self.watch.restore(meta.get("watch", {}))
+        self.guard.restore(meta.get("skipped", {}))
         if self.app.config.train.precision == "auto":  # what "auto" once chose stays, on whatever machine it goes on
             self.bf16 = bool(meta.get("bf16", self.bf16))
 
@@ -279,8 +282,8 @@ class Trainer:
             torch.manual_seed((self.seed * 0x9E3779B97F4A7C15 + self.step) % 2**63)
             yield
 
-    def _figures(self, terms: Terms, weight: float) -> dict[str, float]:
-        norms = dict(zip(self.nets.nets, self._adam.gradient_norms(), strict=True))
+    def _figures(self, terms: Terms, weight: float, of_nets: list[float]) -> dict[str, float]:
+        norms = dict(zip(self.nets.nets, of_nets, strict=True))
         figures = {"loss_light": float(terms.light), "grad_norm_light": norms["light"]}
         if terms.booster is not None and terms.hint is not None:
             figures |= {

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from contracts.errors import CorruptError, FencedError, RocketError, SchemaMismatchError, StoreError
-from contracts.sections import Checkpoint
+from contracts.training import Checkpoint
 from model import checkpoint as module
 from model.checkpoint import load_checkpoint, load_newest, save_checkpoint
 from model.checkpoint_manifest import MANIFEST, encode_manifest, names, read_manifest

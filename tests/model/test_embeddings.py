@@ -1,7 +1,11 @@
 """Tables of embedding rows."""
 
+from typing import get_args
+
+import pytest
 import torch
 
+from contracts.training import WideOptimizer
 from model.embeddings import Part, Table
 
 PARTS = (Part("embedding", 3, lr=0.1, init=0.01), Part("wide", 1, lr=0.02, init=0.0))
@@ -67,3 +71,26 @@ def test_no_look_ups_change_nothing() -> None:
     before = one.slab.clone()
     one.update(one.touch(torch.zeros(0, dtype=torch.int64)))
     assert torch.equal(one.slab, before)
+
+
+@pytest.mark.parametrize("optimizer", get_args(WideOptimizer))
+def test_a_row_that_begins_anew_moves_as_one_that_never_moved(optimizer: str) -> None:
+    def learnt(one: Table, row: int) -> None:
+        touched = one.touch(torch.tensor([row, 3]))
+        (touched.leaves[0].square().sum() + 3 * touched.leaves[1].sum()).backward()
+        one.update(touched)
+
+    parts = (PARTS[0], Part("wide", 1, lr=0.02, init=0.0, optimizer=optimizer))
+    one, fresh = (Table(20, parts, accumulator_init=1e-12, generator=torch.Generator().manual_seed(0)) for _ in "ab")
+    for _ in range(3):
+        learnt(one, 5)
+        learnt(fresh, 4)
+    before = one.slab.clone()
+    one.take_moved()
+    one.reset_rows(torch.tensor([5]), {"embedding": fresh.weights()["embedding"][5:6]})
+    assert torch.equal(one.slab[5], fresh.slab[5])
+    assert torch.equal(one.slab[:5], before[:5])
+    assert one.take_moved().tolist() == [5]
+    learnt(one, 5)
+    learnt(fresh, 5)
+    assert torch.equal(one.slab[5], fresh.slab[5])

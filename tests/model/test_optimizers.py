@@ -5,7 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from model.optimizers import FlatAdam, group_rows, rowwise_adagrad, sum_by_row
+from model.optimizers.flat import FlatOptimizer
+from model.optimizers.groups import group_rows, sum_by_row
+from model.optimizers.rowwise_adagrad import rowwise_adagrad
 
 
 @settings(max_examples=25, deadline=None)
@@ -58,7 +60,7 @@ def test_flat_adam_moves_parameters_by_the_published_rule() -> None:
         return [nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 1)), nn.Linear(6, 1)]
 
     ours, theirs = nets(), nets()
-    flat = FlatAdam(ours, lr=0.01)
+    flat = FlatOptimizer(ours, lr=0.01)
     plain = [p for net in theirs for p in net.parameters()]
     first, second = ([torch.zeros_like(p) for p in plain] for _ in range(2))
     for step in range(20):
@@ -82,6 +84,6 @@ def test_flat_adam_moves_parameters_by_the_published_rule() -> None:
 
 def test_gradient_norms_are_told_net_by_net() -> None:
     nets = [nn.Linear(2, 1, bias=False), nn.Linear(2, 1, bias=False)]
-    adam = FlatAdam(nets, lr=0.01)
+    adam = FlatOptimizer(nets, lr=0.01)
     nets[1](torch.tensor([[3.0, 4.0]])).sum().backward()
     assert adam.gradient_norms() == [0.0, 5.0]

@@ -224,7 +224,7 @@ def test_a_state_of_other_nets_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_before_it_spoils_the_weights(tmp_path: Path) -> None:
-    app = small_app(tmp_path / "app")
+    app = small_app(tmp_path / "app", {"train": {"not_finite": "stop"}})
     trainer, frame = Trainer(app), random_examples(app, 64)
     state = trainer.state()
     with pytest.raises(ContractError, match="is not finite"):
