@@ -16,7 +16,7 @@ from contracts.app_errors import explain, read_toml
 from contracts.buckets import SEED
 from contracts.errors import ContractError, did_you_mean
 from contracts.features import Feature, Layout, layout_of
-from contracts.model_checks import check_light, check_model, check_rocket
+from contracts.model_checks import check_light, check_model, check_rocket, check_train
 from contracts.nets import Model, Rocket
 from contracts.odcs import DataContract, load_contract
 from contracts.sections import (
@@ -133,6 +133,7 @@ def load_app(name_or_dir: str | Path, overrides: Mapping[str, Any] | None = None
     check_model(path, config.model, config.features)
     check_light(path, config.model)
     check_rocket(path, config.model, config.rocket)
+    check_train(path, config.train, config.model)
     return app
 
 

@@ -8,6 +8,7 @@ from contracts.errors import ContractError, did_you_mean
 from contracts.features import Feature
 from contracts.hint_names import HINT_NAMES, hint_trouble
 from contracts.nets import Booster, Model, Rocket
+from contracts.training import Train
 
 #: The boosters that are built in; `model.boosters` says where each of them is.
 BOOSTERS = ("autoint", "dcn_v2", "deepfm", "din", "fibinet", "finalmlp", "masknet", "mlp", "wdl")
@@ -81,6 +82,20 @@ def _at(path: Path, *where: str) -> str:
     """File, line where there is one, and section."""
     line = line_of(path, where)
     return f"{path}, line {line}, [{'.'.join(where)}]" if line else f"{path}, [{'.'.join(where)}]"
+
+
+def check_train(path: Path, train: Train, model: Model) -> None:
+    """What moves first-order weights has some to move.
+
+    Raises:
+        ContractError: naming the line, the setting and the mend.
+    """
+    if train.wide_optimizer == "ftrl" and not model.light.wide:
+        at = f"{path}, line {line_of(path, ('train', 'wide_optimizer'))}, [train] wide_optimizer = 'ftrl'"
+        raise ContractError(
+            f"{at}: it moves first-order weights, and with model.light.wide = false there are none; set that true, or "
+            "leave wide_optimizer out"
+        )
 
 
 def trouble(booster: Booster, *, sequences: bool, inputs: int = 0) -> str | None:

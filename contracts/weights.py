@@ -26,6 +26,10 @@ A *full* version holds these arrays whole. A *delta* holds what differs from its
     evicted          [E]               uint32, ascending, none of `rows`: rows that become zeros
     embedding, wide  [U, D], [U]       the values of `rows`, in their order
     all other arrays                   whole
+
+Of either kind, `wide` may leave out its zeros; then it is [K] beside
+
+    wide_rows        [K]               uint32, ascending: rows (a delta's: of `rows`) whose weight is not 0
 """
 
 import hashlib
@@ -47,6 +51,8 @@ NORM_EPS = 1e-5
 ROW_TABLES = ("embedding", "wide")
 #: Blobs of a delta that hold row numbers.
 ROWS, EVICTED = "rows", "evicted"
+#: First-order weights, and the numbers of their rows where they travel without zeros.
+WIDE, WIDE_ROWS = "wide", "wide_rows"
 #: dtype on the wire -> dtype in memory.
 DTYPES = {"float16": "float32", "float32": "float32", "uint32": "int64"}
 

@@ -119,7 +119,7 @@ def _charts(
     train: Mapping[str, Any],
     setup: Mapping[str, Any],
 ) -> dict[str, str]:
-    rows = [row for row in train["curve"] if row["light"]["rows"] >= 200]
+    rows = [row for row in train["curve"] if row.get("light", {"rows": 0})["rows"] >= 200]
     metric, caption = _quality_metric(summary["test"])
     judged = {name: row for name, row in summary["test"].items() if name != "prior"}
     drawn = {

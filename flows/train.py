@@ -57,7 +57,8 @@ def run(
         clock_s: paces checkpoints and progress; never changes a weight.
 
     Returns:
-        examples (rows learnt in this lineage), pending, held_out, redelivered, steps, stopped, resumed_from, light_from
+        examples (rows learnt in this lineage), pending, held_out, redelivered, steps, skipped_batches and skipped_rows
+        (of these steps and examples those that were not finite and moved nothing), stopped, resumed_from, light_from
         (a version), cpu_seconds, wall_seconds, checkpoints, versions, decisions, progressive (model -> figures), curve
         (one row a window of event time), watch (`model.watch`, oldest first).
 
@@ -103,6 +104,7 @@ def run(
         "held_out": rows - minibatches.next_row if minibatches.ended else 0,
         "redelivered": trainer.redelivered + minibatches.refused(),
         "steps": trainer.step,
+        **trainer.skipped(),
         "stopped": stopped,
         "resumed_from": resumed_from,
         "light_from": trainer.light_from,

@@ -70,6 +70,7 @@ def run(
 
     Returns:
         examples (rows learnt in this lineage), learnt (by this process), position, pending, redelivered, steps,
+        skipped_batches and skipped_rows (of these those that were not finite and moved nothing),
         resumed_from, light_from (a version), lag_rows, checkpoints, versions, held (kind of reason -> candidates),
         newest (the version published last, or None), hint_weight, seconds (spent on learn, publish, checkpoint),
         cpu_seconds, wall_seconds, progressive, watch (`model.watch`, the newest).
@@ -111,6 +112,7 @@ def run(
                 "pending": minibatches.pending,
                 "redelivered": trainer.redelivered + minibatches.refused(),
                 "steps": trainer.step,
+                **trainer.skipped(),
                 "resumed_from": resumed_from,
                 "light_from": trainer.light_from,
                 "lag_rows": max(follower.end() - trainer.position, 0),

@@ -96,9 +96,11 @@ class Table:
 
     def touch(self, rows_M: Tensor) -> Touched:
         """The parts of some rows as autograd leaves, to learn from."""
-        groups = group_rows(rows_M)
-        leaves = tuple(leaf.requires_grad_() for leaf in self.look_up(rows_M))
-        return Touched(groups, self.slab.index_select(0, groups.rows_U), leaves)
+        groups = group_rows(rows_M, below=self.rows)
+        slab_UC, places_M = self.slab.index_select(0, groups.rows_U), groups.inverse()
+        # from the distinct rows, which the cache holds: a row that is looked up ten times is fetched once
+        parts = (slab_UC[:, self._columns(i)].contiguous() for i in range(len(self.parts)))
+        return Touched(groups, slab_UC, tuple(part_UD.index_select(0, places_M).requires_grad_() for part_UD in parts))
 
     def update(self, touched: Touched, *, rows: int = 1) -> None:
         """Move the touched rows by the gradients in the leaves; a row looked up twice moves once, by the sum.

@@ -20,6 +20,7 @@ class Predictions(NamedTuple):
     #: after `learn`: loss_light, loss_booster, hint and feature (before their lambdas; feature where there is a feature
     #: hint), hint_weight (lambda now), grad_norm_light, grad_norm_booster (of the towers); losses in nats a row
     terms: dict[str, float]
+    skipped: bool = False  #: nothing was learnt of these rows, since their loss or its gradient was not finite
 
 
 def predictions_of(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from model.metrics import Sums, clipped, cross_entropy, refuse_not_finite
+from model.metrics import Sums, clipped, cross_entropy
 
 _REACH = 12.0  #: logits beyond it share the outermost bin
 _BINS = 4096  #: of the whole stream
@@ -80,6 +80,7 @@ class Progressive:
         self._histogram = np.zeros((len(models), 2, _BINS))
         self._window_sums = np.zeros((len(models), 0, _SUMS))
         self._window_histogram = np.zeros((len(models), 0, 2, _WINDOW_BINS), np.float32)
+        self._not_finite = dict.fromkeys(models, 0)  # rows
 
     def update(
         self,
@@ -96,31 +97,38 @@ class Progressive:
             predictions: model -> [rows] probabilities; a model that is absent is not counted.
             weight: [rows], one each by default.
 
-        Raises:
-            RocketError: a prediction that is not finite.
+        A prediction that is not finite is counted apart, as `not_finite`, and in no other figure of its model.
         """
         y = np.asarray(label, np.float64)
         w = np.ones_like(y) if weight is None else np.asarray(weight, np.float64)
         slot = self._slots(np.asarray(event_time_ms, np.int64))
-        sides = (w * (1 - y), w * y)
         for at, model in enumerate(self._models):
             if model not in predictions:
                 continue
             p = np.asarray(predictions[model], np.float64)
-            refuse_not_finite(p, f"progressive validation of {model}")
-            columns = np.stack([np.ones_like(y), w, w * y, w * p, w * cross_entropy(y, p)], axis=1)
-            bins = bins_of(p)
-            coarse = bins // (_BINS // _WINDOW_BINS)
-            for number in np.unique(slot):  # a minibatch spans one or two windows
-                mine = slot == number
-                self._window_sums[at, number] += columns[mine].sum(axis=0)
-                for side in (0, 1):
-                    self._window_histogram[at, number, side] += np.bincount(
-                        coarse[mine], sides[side][mine], _WINDOW_BINS
-                    ).astype(np.float32)
-            self._sums[at] += columns.sum(axis=0)
+            fine = np.isfinite(p)
+            if fine.all():
+                self._count(at, y, w, p, slot)
+            else:
+                self._not_finite[model] += int((~fine).sum())
+                self._count(at, y[fine], w[fine], p[fine], slot[fine])
+
+    def _count(self, at: int, y: Array, w: Array, p: Array, slot: npt.NDArray[np.int64]) -> None:
+        """Add rows with finite predictions of one model, by its number."""
+        sides = (w * (1 - y), w * y)
+        columns = np.stack([np.ones_like(y), w, w * y, w * p, w * cross_entropy(y, p)], axis=1)
+        bins = bins_of(p)
+        coarse = bins // (_BINS // _WINDOW_BINS)
+        for number in np.unique(slot):  # a minibatch spans one or two windows
+            mine = slot == number
+            self._window_sums[at, number] += columns[mine].sum(axis=0)
             for side in (0, 1):
-                self._histogram[at, side] += np.bincount(bins, sides[side], _BINS)
+                self._window_histogram[at, number, side] += np.bincount(
+                    coarse[mine], sides[side][mine], _WINDOW_BINS
+                ).astype(np.float32)
+        self._sums[at] += columns.sum(axis=0)
+        for side in (0, 1):
+            self._histogram[at, side] += np.bincount(bins, sides[side], _BINS)
 
     def _slots(self, event_time_ms: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """The index of each row's window; windows are made, and merged, as needed."""
@@ -144,9 +152,13 @@ class Progressive:
         self._windows, self._window_sums, self._window_histogram = new, sums, histogram
 
     def figures(self) -> dict[str, dict[str, Any]]:
-        """Model -> rows, auc, gauc (None), logloss, ne, calibration over all rows counted."""
+        """Model -> rows, auc, gauc (None), logloss, ne, calibration over all rows counted.
+
+        And `not_finite`, rows that are not among them, where there are any.
+        """
         return {
             model: _figures(self._sums[at], self._histogram[at])
+            | ({"not_finite": self._not_finite[model]} if self._not_finite[model] else {})
             for at, model in enumerate(self._models)
             if self._sums[at, 0]
         }
@@ -174,7 +186,9 @@ class Progressive:
 
     def meta(self) -> dict[str, Any]:
         """The JSON-able part of the state."""
-        return {"models": list(self._models), "window_ms": self._window_ms, "windows": list(self._windows)}
+        return {"models": list(self._models), "window_ms": self._window_ms, "windows": list(self._windows)} | (
+            {"not_finite": dict(self._not_finite)} if any(self._not_finite.values()) else {}
+        )
 
     def restore(self, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
         """Go on from `arrays` and `meta` of an earlier one.
@@ -182,6 +196,8 @@ class Progressive:
         Models may have been added or left out since: what is common is kept.
         """
         self._window_ms, self._windows = int(meta["window_ms"]), [int(number) for number in meta["windows"]]
+        told = meta.get("not_finite", {})
+        self._not_finite = {model: int(told.get(model, 0)) for model in self._models}
         known = list(meta["models"])
         source = np.array([known.index(model) if model in known else -1 for model in self._models], np.int64)
 

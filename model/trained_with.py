@@ -53,5 +53,6 @@ def check_fits(app: App, own: Mapping[str, Tensor], state: Mapping[str, Tensor],
         odd = sorted(key for key in shapes.keys() | found.keys() if shapes.get(key) != found.get(key))[0]
         raise ContractError(
             f"the checkpoint does not fit the nets of app '{app.name}': '{odd}' has shape {found.get(odd)} in it and "
-            f"{shapes.get(odd)} here; restore [model] and [train] as they were, or train into a new folder"
+            f"{shapes.get(odd)} here; restore [model], [train] and rocket.feature_hint as they "
+            "were, or train into a new folder"
         )

@@ -19,6 +19,7 @@ from model.guard import Guard
 from model.hints import feature_hints_of, hint_of
 from model.lifecycle import fitted
 from model.losses import Features, Terms, rocket_loss
+from model.memory import keep_freed_memory
 from model.optimizers.flat import FlatOptimizer
 from model.precision import denormals_flushed, pick_device, use_bf16
 from model.predictions import Predictions, joined, predictions_of
@@ -34,7 +35,7 @@ _PREDICT_ROWS = 16_384  # bounds the memory of `predict`, whatever it is asked
 class Trainer:
     """The light net and the booster, learning together.
 
-    Sets torch's thread count for the process (`train.threads`).
+    Sets torch's thread count for the process (`train.threads`), and lets it keep memory that is freed.
 
     Args:
         app: layout and settings.
@@ -52,6 +53,7 @@ class Trainer:
         self.rows_learnt = 0
         self.taken_step = 0  #: when moved rows were taken last; not in the state: after a restore all may have moved
         torch.set_num_threads(config.train.threads)
+        keep_freed_memory()
         self.device = pick_device(config.train.device)
         self._hint = hint_of(config.rocket)
         self._mode, self._link = mode_of(config.labels), config.labels.link
@@ -60,9 +62,8 @@ class Trainer:
         self._feature_hints = (
             feature_hints_of(config.rocket, self.nets.coach) if self.nets.booster is not None else None
         )
-        settings = config.train
-        self._dense = FlatOptimizer(self.nets.nets.values(), lr=settings.dense_lr, settings=settings.dense)
-        self.guard = Guard(settings, self.nets.nets.values())
+        train, nets = config.train, self.nets.nets.values()
+        self._dense, self.guard = FlatOptimizer(nets, lr=train.dense_lr, settings=train.dense), Guard(train, nets)
         halflife = config.train.average_rows
         self.averages = {name: DecayingAverage(net, halflife) for name, net in self.nets.nets.items()}
         self.bf16 = use_bf16(config.train, self.nets.booster, self.device)
@@ -95,7 +96,11 @@ class Trainer:
                 is cheaper than a frame.
 
         Returns:
-            Predictions made before learning (progressive validation), and the loss terms.
+            Predictions made before learning (progressive validation), and the loss terms. `skipped` where something
+            was not finite (`train.not_finite`): then only `step` and the guard's counts have moved.
+
+        Raises:
+            ContractError: no rows; or what is not finite is to stop training, or came too often in a row.
         """
         batch = (rows if isinstance(rows, Batch) else to_batch(rows, self.app)).to(self.device)
         if not batch.rows:
@@ -131,7 +136,7 @@ class Trainer:
         total.backward()  # type: ignore[no-untyped-call]
         norms = self._dense.gradient_norms()
         figures = self._figures(terms, weight, norms) | figures_of_heads
-        if self._move(judged.touched, (*figures.values(), *norms), batch.rows):
+        if learnt := self._move(judged.touched, (*figures.values(), *norms), batch.rows):
             self.nets.observe(batch)
             self._gate.move(figures["loss_light"], figures.get("loss_booster", 0.0), batch.rows)
             if seen:
@@ -140,7 +145,7 @@ class Trainer:
         else:
             self.guard.skip(saved, figures, step=self.step, rows=batch.rows)
         self.step += 1
-        return predictions_of(judged.light_B, judged.booster_B, figures, self._link)
+        return predictions_of(judged.light_B, judged.booster_B, figures, self._link)._replace(skipped=not learnt)
 
     def _features(self, judged: Judged) -> Features | None:
         if self._feature_hints is None:
@@ -155,9 +160,7 @@ class Trainer:
 
     def _move(self, touched: tuple[tuple[Table, Touched], ...], figures: tuple[float, ...], rows: int) -> bool:
         """Move tables, towers and their averages by the gradients; nothing of it where a number is not finite."""
-        if not all(map(math.isfinite, figures)):
-            return False
-        if not all(table.prepare(some, rows=rows) for table, some in touched):
+        if not (all(map(math.isfinite, figures)) and all(table.prepare(some, rows=rows) for table, some in touched)):
             return False
         for table, some in touched:
             table.commit(some)

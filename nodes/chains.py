@@ -14,6 +14,7 @@ import numpy as np
 from contracts.errors import CorruptError, NotWholeError, NoVersionError, RocketError
 from contracts.weights import ROW_TABLES, WeightManifest, Weights
 from nodes.deltas import Delta, check_fit, read_delta
+from nodes.thin_wide import whole_shapes
 from nodes.verify_weights import assemble
 
 NOTHING = np.empty(0, np.int64)
@@ -147,7 +148,7 @@ def read_steps(
     if from_base and base is not None:
         start, shapes = base, {name: array.shape for name, array in base.arrays.items()}
     else:
-        start, shapes = None, {blob.name: blob.shape for blob in chain[-1].blobs}
+        start, shapes = None, whole_shapes(chain[-1])
     for later, earlier in pairwise(chain):
         check_fit(later, earlier, shapes)
     if start is None:

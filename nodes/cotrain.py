@@ -116,9 +116,9 @@ class CoTrainer:
         self.ids = TrainedIds(round(max(wait_s, dedupe_s) * 1000))
         self.position = 0  #: rows of the log that are done with
         self.event_time_ms = 0  #: newest event time among them
-        self.examples = 0  #: rows learnt
+        self.examples = 0  #: rows learnt, or skipped since they gave numbers that are not finite
         self.redelivered = 0  #: rows refused before this process began
-        self.step = 0  #: minibatches learnt
+        self.step = 0  #: minibatches learnt or skipped
         self.light_from: int | None = None  #: the published version that the light net began with
 
     def begin_with(self, weights: Weights) -> None:
@@ -150,7 +150,7 @@ class CoTrainer:
         if predicted.booster is not None:
             told["booster"] = predicted.booster
         if self.linear is not None:
-            told["linear"] = self.linear.learn(frame)
+            told["linear"] = self.linear.predict(frame) if predicted.skipped else self.linear.learn(frame)
         # a kept negative stands for all that were dropped, whichever way the app corrects for it
         weight = 1.0 / frame["kept_rate"].to_numpy().astype(np.float64)
         at, label, sign = judged(frame, self._app.config.labels.mode)
@@ -160,6 +160,11 @@ class CoTrainer:
         self.ids.learnt(self.event_time_ms)
         self.examples += frame.height
         self.step += 1
+
+    def skipped(self) -> dict[str, int]:
+        """What of `step` and `examples` moved nothing, as figures."""
+        guard = self.trainer.guard
+        return {"skipped_batches": guard.batches, "skipped_rows": guard.rows}
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Copies of every tensor that a checkpoint holds: the caller may write them while training goes on."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from contracts.errors import CorruptError
 from contracts.weights import EVICTED, ROW_TABLES, ROWS, WeightManifest
+from nodes.thin_wide import filled, whole_shapes
 from nodes.verify_weights import read_arrays
 
 _ROWS_AT_ONCE = 16_384  # compared: small enough for the cache
@@ -58,13 +59,14 @@ def check_fit(manifest: WeightManifest, base: WeightManifest, shapes: Shapes) ->
         raise CorruptError(f"{name}: is of another app or schema than its base; publish it again")
     found = {blob.name: blob for blob in manifest.blobs}
     dtypes = {blob.name: blob.dtype for blob in base.blobs}
-    if found.keys() - {ROWS, EVICTED} != shapes.keys():
+    own = whole_shapes(manifest)
+    if own.keys() - {ROWS, EVICTED} != shapes.keys():
         raise CorruptError(f"{name}: has other arrays than its base, version {base.version}; publish it again")
     for array, shape in shapes.items():
         start = found[ROWS].shape if array in ROW_TABLES else shape[:1]
-        if found[array].shape != (*start, *shape[1:]) or found[array].dtype != dtypes[array]:
+        if own[array] != (*start, *shape[1:]) or found[array].dtype != dtypes[array]:
             raise CorruptError(
-                f"{name}: its array '{array}' of shape {found[array].shape} and dtype {found[array].dtype} does not "
+                f"{name}: its array '{array}' of shape {own[array]} and dtype {found[array].dtype} does not "
                 f"fit that of its base, version {base.version}; publish it again"
             )
     table_rows = {shapes[array][:1] for array in ROW_TABLES if array in shapes}
@@ -96,6 +98,7 @@ def read_delta(manifest: WeightManifest, chunks: Iterable[bytes], table_rows: in
                 f"version {manifest.version} of model '{manifest.model}': its row numbers do not ascend, stand "
                 f"twice or lie beyond the {table_rows} rows of its tables; publish it again"
             )
+    arrays = filled(arrays, f"version {manifest.version} of model '{manifest.model}'", rows=rows_U)
     tables = {name: arrays.pop(name) for name in ROW_TABLES if name in arrays}
     return Delta(manifest, rows_U, evicted_E, tables, arrays)
 

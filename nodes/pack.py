@@ -7,10 +7,11 @@ import msgspec
 import numpy as np
 
 from contracts.app import App
-from contracts.weights import Blob, WeightManifest, pack_array
+from contracts.weights import ROWS, Blob, WeightManifest, pack_array
 from nodes.deltas import quantised
 from nodes.gate import unfit
 from nodes.light_numpy import LightNet
+from nodes.thin_wide import without_zeros
 
 DTYPES = {"fp16": "float16", "fp32": "float32"}
 Figures = dict[str, float | str | None]
@@ -93,6 +94,10 @@ def cut(
     """Arrays as they travel, and row numbers beside them."""
     settings = app.config.publish
     blobs, chunks = [], []
+    if app.config.train.wide_optimizer == "ftrl":  # others leave no zeros, and readers before these know whole weights
+        item_bytes = np.dtype(DTYPES[settings.dtype]).itemsize
+        arrays, thin = without_zeros(arrays, numbers.get(ROWS), item_bytes)
+        numbers = {**numbers, **thin}
     for name in sorted({*arrays, *numbers}):
         dtype = "uint32" if name in numbers else DTYPES[settings.dtype]
         blob, some = pack_array(name, numbers[name] if name in numbers else arrays[name], dtype, settings.chunk_bytes)

@@ -16,6 +16,8 @@ _SHOWN = {
     "ctr_train_pending_rows": ("pending", "Rows read that do not fill a minibatch yet."),
     "ctr_train_redelivered_rows": ("redelivered", "Rows refused as trained before, in this lineage."),
     "ctr_train_steps": ("steps", "Minibatches learnt in this lineage."),
+    "ctr_train_skipped_batches": ("skipped_batches", "Minibatches that were not finite and moved nothing, lineage."),
+    "ctr_train_skipped_rows": ("skipped_rows", "Rows in them."),
     "ctr_train_position_rows": ("position", "Rows of the example log that are done with."),
     "ctr_train_lag_rows": ("lag_rows", "Rows that stand in the example log and are not learnt yet."),
     "ctr_train_hint_weight": ("hint_weight", "Lambda of the next minibatch; 0 while the hint's gate is shut."),

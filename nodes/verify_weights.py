@@ -11,7 +11,19 @@ import msgspec
 import numpy as np
 
 from contracts.errors import CorruptError, SchemaMismatchError, SignatureError
-from contracts.weights import EVICTED, ROW_TABLES, ROWS, WeightManifest, Weights, digest_of, plain, unpack_array
+from contracts.weights import (
+    EVICTED,
+    ROW_TABLES,
+    ROWS,
+    WIDE,
+    WIDE_ROWS,
+    WeightManifest,
+    Weights,
+    digest_of,
+    plain,
+    unpack_array,
+)
+from nodes.thin_wide import check_thin, filled, whole_shapes
 
 #: A manifest is a few kB; a longer one is not ours.
 MAX_MANIFEST_BYTES = 4_194_304
@@ -95,6 +107,7 @@ def read_manifest(
     if schema_id is not None:
         check_schema(manifest, schema_id)
     _check_sizes(manifest, name)
+    check_thin(manifest, name)
     if manifest.kind == "delta":
         _check_delta(manifest, name)
     elif manifest.base_version is not None or manifest.base_digest or manifest.deltas:
@@ -122,7 +135,8 @@ def _check_sizes(manifest: WeightManifest, name: str) -> None:
         raise CorruptError(f"{name}: an array stands twice in its manifest; publish it again")
     total = 0
     for blob in manifest.blobs:
-        wanted = ("uint32",) if manifest.kind == "delta" and blob.name in {ROWS, EVICTED} else ("float16", "float32")
+        numbers = {ROWS, EVICTED, WIDE_ROWS} if manifest.kind == "delta" else {WIDE_ROWS}
+        wanted = ("uint32",) if blob.name in numbers else ("float16", "float32")
         if blob.dtype not in wanted:
             raise CorruptError(f"{name}: array '{blob.name}' has dtype {blob.dtype}, not {' or '.join(wanted)}")
         if any(side < 0 for side in blob.shape) or any(length < 0 for length in blob.chunks) or len(blob.shape) > 8:
@@ -140,7 +154,7 @@ def _check_sizes(manifest: WeightManifest, name: str) -> None:
 
 def _check_delta(manifest: WeightManifest, name: str) -> None:
     """A delta names an earlier base, and the values of its tables have a row for each row number."""
-    base, shapes = manifest.base_version, {blob.name: blob.shape for blob in manifest.blobs}
+    base, shapes = manifest.base_version, whole_shapes(manifest)
     if base is None or not 0 < base < manifest.version or not re.fullmatch("[0-9a-f]{64}", manifest.base_digest):
         raise CorruptError(f"{name}: is a delta without an earlier base; publish it again")
     if not 0 < manifest.deltas <= MAX_DELTAS:
@@ -169,9 +183,12 @@ def assemble(
         into: arrays that nobody reads any more, to be written over; garbage after an error.
 
     Raises:
-        CorruptError: a chunk too few or too many, a wrong length or digest, a NaN or an infinity.
+        CorruptError: a chunk too few or too many, a wrong length or digest, a NaN or an infinity, row numbers of
+            weights that do not ascend or lie beyond the table.
     """
-    return Weights(manifest, read_arrays(manifest, chunks, into))
+    name = f"version {manifest.version} of model '{manifest.model}'"
+    arrays = read_arrays(manifest, chunks, into)
+    return Weights(manifest, filled(arrays, name, into=(into or {}).get(WIDE)))
 
 
 def read_arrays(

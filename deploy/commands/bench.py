@@ -4,6 +4,7 @@ import importlib
 import inspect
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -70,6 +71,9 @@ def _print(stage: str, results: dict[str, Any], console: Console) -> None:
 def bench(
     stage: Annotated[str, typer.Argument(help="A stage, or `all`; without one they are listed.")] = "",
     quick: Annotated[bool, typer.Option("--quick", help="Small inputs and few repeats: checks that it runs.")] = False,
+    peers_python: Annotated[
+        Path | None, typer.Option(help="With `train`: a Python that has deepctr-torch and fuxictr, measured beside.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The last line of stdout is one JSON object.")] = False,
     data: Annotated[Path | None, typer.Option(help="Folder of real data, for a stage that reads some.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the results: JSON, CSV, Markdown, pictures.")] = None,
@@ -86,9 +90,15 @@ def bench(
         raise RocketError(f"no stage '{stage}' to measure; {did_you_mean(stage, stages)}")
     options = BenchOptions(data, out, seeds, device, peer_python)
     _refuse_unused(stage, options)
+    if peers_python is not None and stage not in {"train", "all"}:
+        raise RocketError(f"--peers-python is for `rocket bench train`, not for {stage}; leave it out")
+    if peers_python is not None and not peers_python.is_file():
+        raise RocketError(f"--peers-python {peers_python}: no such file; name the interpreter, such as venv/bin/python")
     results: dict[str, Any] = {}
     for name in stages if stage == "all" else [stage]:
         run = _run_of(name)
+        if name == "train":
+            run = partial(run, peers_python=peers_python)
         results[name] = run(quick, options) if _takes_options(run) else run(quick)
         _print(name, results[name], Console(stderr=as_json))
         if out is not None:

@@ -185,7 +185,7 @@ def _follow(
 def _say(figures: Mapping[str, Any], checkpoints: Path) -> None:
     print(
         f"{figures['examples']:,} examples learnt, {figures['pending']:,} pending, {figures['held_out']:,} held out, "
-        f"{figures['redelivered']:,} refused as trained before"
+        f"{figures['redelivered']:,} refused as trained before{_skipped(figures)}"
     )
     for model, row in figures["progressive"].items():
         print(
@@ -197,11 +197,17 @@ def _say(figures: Mapping[str, Any], checkpoints: Path) -> None:
             print(f"held at row {decision['position']:,}: {decision['reason']}")
 
 
+def _skipped(figures: Mapping[str, Any]) -> str:
+    if not figures["skipped_batches"]:
+        return ""
+    return f", {figures['skipped_batches']:,} minibatches ({figures['skipped_rows']:,} rows) skipped as not finite"
+
+
 def _say_live(figures: Mapping[str, Any], checkpoints: Path) -> None:
     held = ", ".join(f"{count} held ({kind})" for kind, count in sorted(figures["held"].items()))
     print(
         f"stopped at row {figures['position']:,}: {figures['examples']:,} examples learnt, {figures['pending']:,} "
-        f"pending, {figures['redelivered']:,} refused as trained before"
+        f"pending, {figures['redelivered']:,} refused as trained before{_skipped(figures)}"
     )
     print(
         f"{figures['checkpoints']} checkpoints written to {checkpoints}, {figures['versions']} versions published"

@@ -17,19 +17,38 @@ class Groups(NamedTuple):
     order_M: Tensor  #: int64: positions of the look-ups, those of one row beside each other, in their own order
     starts_U: Tensor  #: int64: where each row's positions begin in `order_M`
 
+    def inverse(self) -> Tensor:
+        """Int64 [M]: for each look-up the place of its row in `rows_U`.
 
-def group_rows(rows_M: Tensor) -> Groups:
+        >>> group_rows(torch.tensor([7, 3, 7])).inverse().tolist()
+        [1, 0, 1]
+        """
+        first_M = torch.zeros_like(self.order_M)
+        first_M[self.starts_U] = 1
+        places_M = torch.empty_like(first_M)
+        if first_M.is_cpu:  # NumPy takes a third of the time
+            places_M.numpy()[self.order_M.numpy()] = first_M.numpy().cumsum() - 1
+        else:
+            places_M[self.order_M] = first_M.cumsum(0) - 1
+        return places_M
+
+
+def group_rows(rows_M: Tensor, *, below: int = 2**63 - 1) -> Groups:
     """Group look-ups by row, with one stable sort.
+
+    Args:
+        rows_M: int64, none negative.
+        below: a bound of them; small ones are sorted in half the bytes.
 
     >>> rows, order, starts = group_rows(torch.tensor([7, 3, 7]))
     >>> rows.tolist(), order.tolist(), starts.tolist()
     ([3, 7], [1, 0, 2], [0, 1])
     """
-    sorted_M, order_M = torch.sort(rows_M, stable=True)
+    sorted_M, order_M = torch.sort(rows_M.int() if below <= 2**31 else rows_M, stable=True)
     first_M = torch.ones(rows_M.shape, dtype=torch.bool, device=rows_M.device)
     torch.ne(sorted_M[1:], sorted_M[:-1], out=first_M[1:])
     starts_U = first_M.nonzero().squeeze(1)
-    return Groups(sorted_M[starts_U], order_M, starts_U)
+    return Groups(sorted_M[starts_U].long(), order_M, starts_U)
 
 
 def sum_by_row(groups: Groups, values_MD: Tensor) -> Tensor:

@@ -1,10 +1,15 @@
 """Commands that tell about the machine."""
 
 import json
+import sys
+from pathlib import Path
 
+import numpy as np
+import pytest
 from typer.testing import CliRunner
 
 from contracts.errors import RocketError
+from deploy.benches.peers.other_python import CtrLibraries
 from deploy.commands import bench, doctor
 
 
@@ -21,6 +26,25 @@ def test_doctor_reports_a_broken_app_and_exits_1(tmp_path) -> None:
     done = CliRunner().invoke(doctor.app, ["--app", str(tmp_path), "--json"])
     assert done.exit_code == 1
     assert not json.loads(done.stdout.splitlines()[-1])[f"app {tmp_path}"]["ok"]
+
+
+@pytest.mark.parametrize(
+    ("stage", "python", "told"),
+    [
+        ("join", sys.executable, "--peers-python is for `rocket bench train`, not for join"),
+        ("all", "/nowhere/python", "--peers-python /nowhere/python: no such file"),
+    ],
+)
+def test_bench_refuses_a_python_that_it_cannot_use(stage: str, python: str, told: str) -> None:
+    done = CliRunner().invoke(bench.app, [stage, "--peers-python", python])
+    assert isinstance(done.exception, RocketError)
+    assert told in str(done.exception)
+
+
+def test_peers_that_are_not_there_are_named(tmp_path: Path) -> None:
+    rows = np.zeros((1, 4, 1), np.int64)
+    with pytest.raises(RocketError, match="has neither deepctr-torch nor fuxictr"):
+        CtrLibraries(Path(sys.executable), tmp_path, sizes=[1], ids=rows, label=np.zeros((1, 4)), hidden=(2,), width=2)
 
 
 def test_bench_lists_its_stages_and_suggests_one() -> None:

@@ -23,6 +23,7 @@ with atheris.instrument_imports(include=["nodes.read_requests", "nodes.request_t
     from nodes.verify_weights import manifest_bytes, read_manifest
 
 import msgspec
+import numpy as np
 
 from contracts.app import load_app
 from contracts.errors import ContractError, CorruptError, SchemaMismatchError
@@ -82,7 +83,10 @@ def manifest_target() -> tuple[Callable[[bytes], None], list[bytes]]:
     blobs = tuple(pack_array(name, array, "float16", 65_536)[0] for name, array in arrays.items())
     made = WeightManifest(model=MODEL, version=VERSION, schema_id="0" * 16, app="a", trained_until_ms=1, position=2,
                           step=3, epoch=4, created_ms=5, gate={"why": "x", "logloss": 0.5}, blobs=blobs)  # fmt: skip
+    rows = pack_array("wide_rows", np.arange(5), "uint32", 65_536)[0]
+    thin = (rows, *(pack_array("wide", np.ones(5), "float16", 65_536)[0] if b.name == "wide" else b for b in blobs))
     seeds = [manifest_bytes(made), manifest_bytes(msgspec.structs.replace(made, blobs=blobs[:1], link="odds"))]
+    seeds.append(manifest_bytes(msgspec.structs.replace(made, blobs=thin)))
 
     def read(data: bytes) -> None:
         try:

@@ -134,6 +134,40 @@ def test_in_memory_chains_give_what_full_versions_would() -> None:
     assert min(KINDS.get("full", 0), KINDS.get("delta", 0)) > 5, f"both kinds must have been seen: {KINDS}"
 
 
+class Thin(Chains):
+    """First-order weights of which most are 0, and travel without."""
+
+    app = tiny_app("ftrl", full_every=3, max_delta_share=0.5, keep=3)
+
+    @initialize()
+    def begin(self) -> None:
+        super().begin()
+        self.arrays["wide"][3:] = 0
+
+    @rule(rows=ROWS, value=VALUES, idle=ROWS)
+    def learn(self, rows: tuple[int, ...], value: float, idle: tuple[int, ...]) -> None:
+        self.arrays["embedding"][list(rows)] = value
+        self.arrays["wide"][list(rows)] = 0
+        if idle:
+            self.arrays["wide"][list(rows[-1:])] = value
+        self.arrays["bias"] += 0.01
+        self.touched |= {*rows, *idle}
+        self.step += 1
+
+    @invariant()
+    def they_are_left_out(self) -> None:
+        for manifest in self.store.versions() if hasattr(self, "expected") else ():
+            THIN[manifest.kind, "wide_rows" in {blob.name for blob in manifest.blobs}] = manifest.version
+
+
+THIN: dict[tuple[str, bool], int] = {}
+
+
+def test_chains_without_zeros_give_what_full_versions_would() -> None:
+    run_state_machine_as_test(Thin, settings=MANY)
+    assert {("full", True), ("delta", True), ("delta", False)} <= THIN.keys(), "all must be seen"
+
+
 @pytest.fixture
 def opened() -> Iterator[list[RedisWeights]]:
     stores: list[RedisWeights] = []

@@ -8,14 +8,16 @@ from nodes.fake_traffic import light_arrays
 BUCKETS = 6
 
 
-def tiny_app(**publish: object) -> App:
+def tiny_app(wide_optimizer: str = "rowwise_adagrad", **publish: object) -> App:
     """Two id features of a few rows each, and nothing else."""
     features = [
         {"name": side, "kind": "id", "column": f"{side}_id", "side": side, "buckets": BUCKETS}
         for side in ("user", "item")
     ]
     model = {"embedding_dim": 2, "light": {"hidden": [2]}, "booster": {"kind": "none"}}
-    return load_app("adsim", {"features": features, "model": model, "publish": {"chunk_bytes": 1024} | publish})
+    train = {"wide_optimizer": wide_optimizer}
+    more = {"train": train, "publish": {"chunk_bytes": 1024} | publish}
+    return load_app("adsim", {"features": features, "model": model} | more)
 
 
 def tiny_arrays(app: App, seed: int = 0) -> dict[str, np.ndarray]:
