@@ -26,7 +26,7 @@ BATCH, SAVED, STEPS = 32, 5, 9
 #: Every choice is made on top of these: nothing that steers training is at rest.
 BASE: dict[str, Any] = {
     "model": {"booster": {"pooling": "attention", "dropout": 0.2}},
-    "rocket": {"schedule": "ramp", "ramp_rows": 200, "gate_halflife_rows": 64},
+    "rocket": {"schedule": "ramp", "ramp_rows": 200, "warmup_rows": 200, "gate_halflife_rows": 64},
     "train": {"dense": {"schedule": "cosine", "warmup_rows": 64, "decay_rows": 128, "clip_norm": 0.05}},
 }
 #: Sections whose choices steer training.
@@ -35,7 +35,10 @@ SECTIONS = ("model", "rocket", "train", "labels", "sampling")
 WITH: dict[str, dict[str, Any]] = {
     "bilinear": {"model": {"booster": {"kind": "fibinet"}}},
     "mask_parallel": {"model": {"booster": {"kind": "masknet"}}},
+    "deep": {"model": {"light": {"fm": True}}},
 }
+#: Choices that are refused when the app is checked.
+REFUSED = {"model.light.activation=dice", "model.light.norm=batch"}
 #: Numbers that switch something on.
 NUMBERS: dict[str, dict[str, Any]] = {
     "momentum": {"train": {"dense": {"optimizer": "sgd", "momentum": 0.9}}},
@@ -78,7 +81,7 @@ def choices(section: type[BaseModel], path: tuple[str, ...]) -> Iterator[tuple[s
             yield from choices(annotation, (*path, name))
             continue
         for value in options(annotation):
-            if value == "auto":
+            if value == "auto" or f"{'.'.join((*path, name))}={value}" in REFUSED:
                 continue
             yield f"{'.'.join((*path, name))}={value}", laid_over(nested((*path, name), value), WITH.get(name, {}))
 
