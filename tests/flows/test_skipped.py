@@ -75,6 +75,6 @@ def test_the_command_says_so_and_a_metric_counts_them(app: App, tmp_path: Path) 
     again = CliRunner().invoke(command.app, [*said, "--json"])
     figures = json.loads(again.stdout.splitlines()[-1])
     with Metrics("train") as metrics:
-        TrainMetrics(metrics)(figures | {"held": {}, "seconds": {}, "newest": None})
+        TrainMetrics(metrics)(figures | {"held": {}, "seconds": {}, "newest": None, "watch": {}})
         assert "ctr_train_skipped_batches 1.0" in metrics.text()
         assert "ctr_train_skipped_rows 64.0" in metrics.text()
