@@ -84,15 +84,19 @@ class App:
         """16 hex digits that name what the nets see: feature table, columns used, their types, hash seed (law 7)."""
         used = {name for feature in self.features for name in feature.inputs}
         seen = {
-            "features": [
-                feature.model_dump(mode="json", by_alias=True, exclude={"description"}) for feature in self.features
-            ],
+            "features": [_seen(feature) for feature in self.features],
             "columns": {c.name: c.physical for c in self.impressions.columns if c.name in used},
             "event_time": self.impressions.role("event_time"),
             "hash_seed": SEED,
         }
         canonical = json.dumps(seen, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def _seen(feature: Feature) -> dict[str, Any]:
+    """What the nets see of a feature: of a dynamic table its size, not how ids come and go."""
+    seen: dict[str, Any] = feature.model_dump(mode="json", by_alias=True, exclude={"description", "dynamic"})
+    return seen if feature.dynamic is None else seen | {"dynamic": {"capacity": feature.dynamic.capacity}}
 
 
 def shipped_apps() -> dict[str, Path]:

@@ -53,3 +53,13 @@ def bucket_expr(expr: pl.Expr, buckets: int, seed: int = SEED) -> pl.Expr:
         .fill_null(pl.lit(MISSING, pl.UInt64))
         .cast(pl.UInt32)
     )
+
+
+def key_expr(expr: pl.Expr, seed: int = SEED) -> pl.Expr:
+    """The key of an id that owns its row: its whole hash, UInt64; 0 for a null (and for one id in 2^64).
+
+    >>> frame = pl.DataFrame({"a": ["x", None]})
+    >>> frame.select(key_expr(pl.col("a"), seed=7))["a"].to_list()
+    [15473655779695607019, 0]
+    """
+    return hash_expr(expr, seed).fill_null(pl.lit(MISSING, pl.UInt64))

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from contracts.columns import Side
+from contracts.dynamic import DynamicTable
 from contracts.errors import did_you_mean
 
 Output = Literal["id", "dense", "ids"]
@@ -22,7 +23,8 @@ class Feature(BaseModel):
     """One row of the feature table of an `app.toml`.
 
     An `id` output is a bucket in 0 .. `rows` - 1 (0: missing), a `dense` output one float32, an `ids` output a
-    list of at most `length` buckets of the `id` feature named in `of`.
+    list of at most `length` buckets of the `id` feature named in `of`. With `dynamic` there are 64-bit hashes in place
+    of buckets (0: missing), and the nets' tables know which row is whose.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -34,6 +36,7 @@ class Feature(BaseModel):
     columns: tuple[str, ...] = ()  #: cross, count and rate: the columns that make the key together
     only: Literal["booster"] | None = None  #: privileged: the light net does not see it, the scorer not compute it
     buckets: int | None = Field(default=None, ge=2)
+    dynamic: DynamicTable | None = None  #: id and cross, in place of `buckets`: each id has a row of its own
     transform: Literal["raw", "log1p", "standardise", "bucketise"] = "raw"
     mean: float = 0.0
     std: float = Field(default=1.0, gt=0)
@@ -65,8 +68,7 @@ class Feature(BaseModel):
             raise ValueError(f"feature '{self.name}': kind '{kind}' needs column")
         if kind in {"cross", "count", "rate", "recent"} and not self.columns:
             raise ValueError(f"feature '{self.name}': kind '{kind}' needs columns = [...]")
-        if kind in {"id", "cross"} and self.buckets is None:
-            raise ValueError(f"feature '{self.name}': kind '{kind}' needs buckets")
+        self._check_table()
         if self.output == "ids" and self.of is None:
             raise ValueError(f"feature '{self.name}': kind '{kind}' needs of = the id feature whose table it uses")
         if kind == "dense" and self.transform == "bucketise" and not self.boundaries:
@@ -80,6 +82,15 @@ class Feature(BaseModel):
                 f"feature '{self.name}': a streaming feature is not in the request, so it needs only = \"booster\""
             )
         return self
+
+    def _check_table(self) -> None:
+        if self.kind in {"id", "cross"} and (self.buckets is None) == (self.dynamic is None):
+            wrong = "needs buckets" if self.dynamic is None else "has either buckets or dynamic = { ... }; keep one"
+            raise ValueError(f"feature '{self.name}': kind '{self.kind}' {wrong}")
+        if self.dynamic is not None and self.kind not in {"id", "cross"}:
+            raise ValueError(
+                f"feature '{self.name}': kind '{self.kind}' has no ids that could own rows; take dynamic away"
+            )
 
     @property
     def output(self) -> Output:
@@ -97,7 +108,7 @@ class Feature(BaseModel):
             return _TIME_BUCKETS[self.part]
         if self.kind == "dense":
             return len(self.boundaries) + 2
-        return self.buckets or 0
+        return self.buckets or 0 if self.dynamic is None else self.dynamic.rows
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -137,6 +148,11 @@ class Layout:
             offsets[feature.name] = start
             start += feature.rows
         return offsets
+
+    @property
+    def dynamic(self) -> tuple[Feature, ...]:
+        """The light net's features whose ids own their rows."""
+        return tuple(feature for feature in self.light_ids if feature.dynamic is not None)
 
     @property
     def light_rows(self) -> int:

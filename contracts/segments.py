@@ -4,7 +4,8 @@ Columns: `example_id` (u64), `impression_id`, `user_id`, `item_id`, `event_time_
 the impression's own time in `labels.mode = "wait"`, else when its label was known), `role` (u8: `Role`), `elapsed_s`
 (f32: seconds from impression to click of a positive, seconds observed of a negative), `label` (u8), `weight` (f32),
 `kept_rate` (f32: the rate at which its class was sampled), then one column a feature: `id` u32, `dense` f32, `ids`
-list of u32. Metadata: `rocket.schema_id`, `rocket.first_row` (row number in the log of the first row), `rocket.app`.
+list of u32; u64 and list of u64 where ids own their rows (`dynamic`). Metadata: `rocket.schema_id`, `rocket.first_row`
+(row number in the log of the first row), `rocket.app`.
 """
 
 import io
@@ -14,9 +15,10 @@ from enum import IntEnum
 import polars as pl
 
 from contracts.errors import CorruptError, SchemaMismatchError
-from contracts.features import Feature
+from contracts.features import Feature, Output
 
-_DTYPES = {"id": pl.UInt32(), "dense": pl.Float32(), "ids": pl.List(pl.UInt32())}
+_DTYPES: dict[Output, pl.DataType] = {"id": pl.UInt32(), "dense": pl.Float32(), "ids": pl.List(pl.UInt32())}
+_WIDE: dict[Output, pl.DataType] = {"id": pl.UInt64(), "ids": pl.List(pl.UInt64())}
 #: Rows stand in the log in the order of these columns.
 ORDER = ("event_time_ms", "impression_id", "role")
 
@@ -44,9 +46,23 @@ EXAMPLE = {
 }
 
 
+def column_type(output: Output, *, dynamic: bool) -> pl.DataType:
+    """Polars type of a feature's column.
+
+    Args:
+        output: what the feature gives.
+        dynamic: whether its ids own their rows.
+
+    >>> column_type("id", dynamic=False), column_type("ids", dynamic=True)
+    (UInt32, List(UInt64))
+    """
+    return (_WIDE if dynamic else _DTYPES)[output]
+
+
 def example_schema(features: tuple[Feature, ...]) -> dict[str, pl.DataType]:
     """Column name -> Polars type of an example row."""
-    return EXAMPLE | {feature.name: _DTYPES[feature.output] for feature in features}
+    own = {feature.name for feature in features if feature.dynamic is not None}
+    return EXAMPLE | {f.name: column_type(f.output, dynamic=f.name in own or f.of in own) for f in features}
 
 
 @dataclass(frozen=True, slots=True)

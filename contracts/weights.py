@@ -12,6 +12,10 @@ Array names are an API between trainer and scorer (a test pins them), all float3
     slopes.<i>       [out]             PReLU's slopes below 0 (absent with another activation)
     activation       [1]               a number of `ACTIVATION_CODES`; absent: ReLU, or PReLU where there are slopes
     fm               [1]               what the pairs are multiplied by (absent without `model.light.fm`)
+    keys             [light_rows]      uint64, only where a feature is dynamic: the hash of the id that owns each row of
+                                       its table; 0: nobody. Other features' rows hold 0
+
+A dynamic feature's id reads the row whose key it is, else its table's row 1 (0 for a missing id).
 
 logit = bias + sum wide[ids] + wide_dense . dense + fm * pairs(embedding[ids]) + mlp(concat(embedding[ids], dense))
 
@@ -24,7 +28,7 @@ A *full* version holds these arrays whole. A *delta* holds what differs from its
 
     rows             [U]               uint32, ascending: rows of the tables that are given anew
     evicted          [E]               uint32, ascending, none of `rows`: rows that become zeros
-    embedding, wide  [U, D], [U]       the values of `rows`, in their order
+    embedding, wide  [U, D], [U]       the values of `rows`, in their order; `keys` [U] likewise
     all other arrays                   whole
 
 Of either kind, `wide` may leave out its zeros; then it is [K] beside
@@ -48,20 +52,22 @@ ACTIVATION_CODES = {"gelu": 1, "silu": 2}
 #: Added to the variance in a layer norm.
 NORM_EPS = 1e-5
 #: Arrays that have a row an id: a delta holds some of their rows, all others whole.
-ROW_TABLES = ("embedding", "wide")
+ROW_TABLES = ("embedding", "wide", "keys")
+#: The row table that holds whose each row is.
+KEYS = "keys"
 #: Blobs of a delta that hold row numbers.
 ROWS, EVICTED = "rows", "evicted"
 #: First-order weights, and the numbers of their rows where they travel without zeros.
 WIDE, WIDE_ROWS = "wide", "wide_rows"
 #: dtype on the wire -> dtype in memory.
-DTYPES = {"float16": "float32", "float32": "float32", "uint32": "int64"}
+DTYPES = {"float16": "float32", "float32": "float32", "uint32": "int64", "uint64": "uint64"}
 
 
 class Blob(msgspec.Struct, frozen=True):
     """One array of a version, as it lies in the store."""
 
     name: str
-    dtype: str  #: "float16" or "float32", "uint32" for row numbers; little-endian, C order
+    dtype: str  #: "float16" or "float32", "uint32" for row numbers, "uint64" for keys; little-endian, C order
     shape: tuple[int, ...]
     sha256: str  #: of the whole array's bytes
     chunks: tuple[int, ...]  #: lengths in bytes; chunk numbers run on over all blobs of the manifest
@@ -116,7 +122,7 @@ def digest_of(manifest: WeightManifest) -> str:
 
 
 class Weights(msgspec.Struct, frozen=True):
-    """A whole version in memory: the manifest and its arrays, dequantised to float32."""
+    """A whole version in memory: the manifest and its arrays, dequantised to float32 (keys are uint64)."""
 
     manifest: WeightManifest
     arrays: dict[str, np.ndarray]

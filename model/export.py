@@ -3,7 +3,7 @@
 import numpy as np
 from torch import Tensor
 
-from contracts.weights import TouchedRows
+from contracts.weights import KEYS, TouchedRows
 from model.trainer import Trainer
 
 
@@ -23,6 +23,8 @@ def light_views(trainer: Trainer) -> dict[str, np.ndarray]:
     arrays = {"embedding": _array(table["embedding"][:rows])}
     if "wide" in table:
         arrays["wide"] = _array(table["wide"][:rows, 0])
+    if nets.layout.dynamic:
+        arrays[KEYS] = trainer.ids.keys[:rows]
     return arrays | {name: _array(tensor) for name, tensor in published_net(trainer).items()}
 
 

@@ -30,7 +30,7 @@ class HashedLinear:
         self._shift = -math.log(sampling.negative_keep_rate) if sampling.correction == "logit" else 0.0
         self._alpha, self._beta, self._l2 = app.config.train.linear_lr, beta, l2
         offsets = self._layout.offsets
-        self._ids = [(feature.name, offsets[feature.name]) for feature in self._layout.light_ids]
+        self._ids = [(feature, offsets[feature.name]) for feature in self._layout.light_ids]
         self._dense = [feature.name for feature in self._layout.light_dense]
         # one weight an id row, then one a dense field, then the bias
         size = self._layout.light_rows + len(self._dense) + 1
@@ -86,8 +86,11 @@ class HashedLinear:
     def _inputs(self, frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
         """Weight numbers [B, F] and dense values [B, N]."""
         index_BF = np.empty((frame.height, len(self._ids)), np.int64)
-        for column, (name, offset) in enumerate(self._ids):
-            index_BF[:, column] = frame[name].to_numpy()
+        for column, (feature, offset) in enumerate(self._ids):
+            values = frame[feature.name].to_numpy()
+            if feature.dynamic is not None:  # the yardstick hashes where the nets do not
+                values = np.where(values == 0, 0, values % np.uint64(feature.rows - 1) + np.uint64(1))
+            index_BF[:, column] = values
             index_BF[:, column] += offset
         dense_BN = np.empty((frame.height, len(self._dense)))
         for column, name in enumerate(self._dense):

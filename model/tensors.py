@@ -19,7 +19,7 @@ from contracts.features import Feature
 class Ragged(NamedTuple):
     """One sequence feature: row i holds `rows_S[starts_B1[i]:starts_B1[i + 1]]`."""
 
-    rows_S: Tensor  #: int64 rows of the fused table, all rows' ids one after the other
+    rows_S: Tensor  #: int64 rows of the fused table, or hashes as in `Batch.ids_BF`, all rows' ids one after the other
     starts_B1: Tensor  #: int64, one more than rows
 
     def slice(self, start: int, stop: int) -> "Ragged":
@@ -31,7 +31,9 @@ class Ragged(NamedTuple):
 class Batch(NamedTuple):
     """Example rows as tensors."""
 
-    ids_BF: Tensor  #: int64 rows of the fused table (`Layout.offsets` added), the light net's features first
+    #: int64 rows of the fused table (`Layout.offsets` added), the light net's features first; of dynamic features the
+    #: bits of the ids' hashes, until `model.dynamic_ids` has put rows in their place
+    ids_BF: Tensor
     dense_BN: Tensor  #: float32, the light net's first
     sequences: tuple[Ragged, ...]  #: in the order of `Layout.sequences`
     label_B: Tensor  #: float32, 0 or 1
@@ -39,6 +41,7 @@ class Batch(NamedTuple):
     logit_shift_B: Tensor  #: float32, added to every logit inside the label losses, never to a prediction
     role_B: Tensor  #: uint8: `contracts.segments.Role`
     elapsed_B: Tensor  #: float32: impression to click or the span observed, in waits (`labels.wait_s` is 1)
+    event_ms_B: Tensor = torch.zeros(0, dtype=torch.int64)  #: event time; empty where no feature is dynamic
 
     @property
     def rows(self) -> int:
@@ -56,6 +59,7 @@ class Batch(NamedTuple):
             self.logit_shift_B[start:stop],
             self.role_B[start:stop],
             self.elapsed_B[start:stop],
+            self.event_ms_B[start:stop],
         )
 
     def to(self, device: torch.device) -> "Batch":
@@ -71,6 +75,7 @@ class Batch(NamedTuple):
             self.logit_shift_B.to(device),
             self.role_B.to(device),
             self.elapsed_B.to(device),
+            self.event_ms_B,  # read on the CPU
         )
 
 
@@ -92,7 +97,10 @@ def to_batch(frame: pl.DataFrame, app: App) -> Batch:
     rows = frame.height
     ids_BF = np.empty((rows, len(layout.ids)), np.int64)
     for position, feature in enumerate(layout.ids):
-        np.add(_buckets(frame, feature), np.int64(offsets[feature.name]), out=ids_BF[:, position])
+        if feature.dynamic is None:
+            np.add(_buckets(frame, feature), np.int64(offsets[feature.name]), out=ids_BF[:, position])
+        else:
+            ids_BF[:, position] = _hashes(_whole(frame, feature.name), feature.name)
     dense_BN = np.empty((rows, len(layout.dense)), np.float32)
     for position, feature in enumerate(layout.dense):
         dense_BN[:, position] = _whole(frame, feature.name).to_numpy()
@@ -117,7 +125,26 @@ def to_batch(frame: pl.DataFrame, app: App) -> Batch:
         torch.full((rows,), shift),
         torch.tensor(role_B),
         torch.tensor(elapsed_B),
+        *_event_times(frame, app),
     )
+
+
+def _event_times(frame: pl.DataFrame, app: App) -> tuple[Tensor, ...]:
+    """Event times where a feature is dynamic; nothing else reads them."""
+    if not any(feature.dynamic for feature in app.layout.ids):
+        return ()
+    return (torch.tensor(_whole(frame, "event_time_ms").to_numpy()),)
+
+
+def _hashes(column: pl.Series, name: str) -> np.ndarray:
+    """The ids' hashes, as the bits of int64."""
+    if column.dtype != pl.UInt64:
+        raise ContractError(
+            f"example rows: feature '{name}' holds {column.dtype}, but its ids own their rows, which asks for "
+            "their hashes (UInt64); ingest the events again with this app"
+        )
+    bits: np.ndarray = column.to_numpy().view(np.int64)
+    return bits
 
 
 def _whole(frame: pl.DataFrame, name: str) -> pl.Series:
@@ -151,10 +178,13 @@ def _ragged(frame: pl.DataFrame, feature: Feature, of: Feature, offset: int) -> 
     values = column.to_arrow().flatten()
     if values.null_count:
         raise ContractError(f"example rows: sequence '{feature.name}' holds nulls; featurize drops them")
-    buckets = pl.Series(values).to_numpy()  # pyarrow's own to_numpy would import pandas
-    _refuse_outside(buckets, feature.name, of.rows)
     starts_B1 = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=starts_B1[1:])
+    if of.dynamic is not None:
+        hashes = _hashes(pl.Series(values), feature.name).copy()
+        return Ragged(torch.from_numpy(hashes), torch.from_numpy(starts_B1))
+    buckets = pl.Series(values).to_numpy()  # pyarrow's own to_numpy would import pandas
+    _refuse_outside(buckets, feature.name, of.rows)
     return Ragged(torch.from_numpy(buckets.astype(np.int64) + offset), torch.from_numpy(starts_B1))
 
 

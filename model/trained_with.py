@@ -7,6 +7,7 @@ from torch import Tensor
 
 from contracts.app import App
 from contracts.errors import ContractError
+from model.dynamic_ids import STATE  # grows with the ids that own rows
 
 #: What checkpoints that do not say it were trained with.
 _FIRST = {"embedding_optimizer": "rowwise_adagrad", "wide_optimizer": "rowwise_adagrad", "dense.optimizer": "adam"}
@@ -47,8 +48,8 @@ def check_fits(app: App, own: Mapping[str, Tensor], state: Mapping[str, Tensor],
                 f"the checkpoint was trained with train.{setting} = \"{trained[setting]}\", but app '{app.name}' says "
                 f'"{name}"; set it back, or train into a new folder'
             )
-    shapes = {key: tuple(tensor.shape) for key, tensor in own.items()}
-    found = {key: tuple(tensor.shape) for key, tensor in state.items()}
+    shapes = {key: tuple(tensor.shape) for key, tensor in own.items() if not key.startswith(STATE)}
+    found = {key: tuple(tensor.shape) for key, tensor in state.items() if not key.startswith(STATE)}
     if found != shapes:
         odd = sorted(key for key in shapes.keys() | found.keys() if shapes.get(key) != found.get(key))[0]
         raise ContractError(

@@ -14,6 +14,7 @@ from contracts.errors import ContractError, CorruptError
 from contracts.model_checks import pairs_trouble
 from model.averaging import DecayingAverage
 from model.delayed import Seen, mode_of
+from model.dynamic_ids import DynamicIds
 from model.embeddings import Table, Touched
 from model.guard import Guard
 from model.hints import feature_hints_of, hint_of
@@ -59,6 +60,7 @@ class Trainer:
         self._mode, self._link = mode_of(config.labels), config.labels.link
         self._observed = config.labels.first_row_s / config.labels.wait_s
         self.nets = RocketNets(app, seed=self.seed, device=self.device)
+        self.ids = DynamicIds(app.layout, self.nets.tables)  #: whose row is whose, where ids own their rows
         self._feature_hints = (
             feature_hints_of(config.rocket, self.nets.coach) if self.nets.booster is not None else None
         )
@@ -102,9 +104,10 @@ class Trainer:
         Raises:
             ContractError: no rows; or what is not finite is to stop training, or came too often in a row.
         """
-        batch = (rows if isinstance(rows, Batch) else to_batch(rows, self.app)).to(self.device)
+        batch = rows if isinstance(rows, Batch) else to_batch(rows, self.app)
         if not batch.rows:
             raise ContractError("a minibatch has no rows; cut minibatches of train.batch_rows rows")
+        batch = self.ids.learn(batch, self.seed).to(self.device)
         with self._randomness(), denormals_flushed():
             return self._learn(batch)
 
@@ -193,7 +196,8 @@ class Trainer:
             net.eval()
         parts = []
         for start in range(0, max(whole.rows, 1), _PREDICT_ROWS):
-            judged = self.nets.predict(whole.slice(start, start + _PREDICT_ROWS).to(self.device))
+            some = self.ids.look_up(whole.slice(start, start + _PREDICT_ROWS))
+            judged = self.nets.predict(some.to(self.device))
             parts.append(predictions_of(judged.light_B, judged.booster_B, {}, self._link))
         for net in self.nets.nets.values():
             net.train()
@@ -213,6 +217,7 @@ class Trainer:
         for name, average in self.averages.items():
             state |= {f"model.average.{name}.{key}": tensor for key, tensor in average.state().items()}
         state |= {f"optimizer.dense.{key}": tensor for key, tensor in self._dense.state().items()}
+        state |= self.ids.state()
         return {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
 
     def meta(self) -> dict[str, Any]:
@@ -251,6 +256,7 @@ class Trainer:
             self._gate.restore(meta)
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptError(f"the checkpoint's metadata lacks what steers training ({error!r})") from error
+        self.ids.load(state)
         for name, table in self.nets.tables.items():
             names, start = [part.name for part in table.parts], f"optimizer.table.{name}."
             table.load(

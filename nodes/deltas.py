@@ -115,11 +115,13 @@ def union(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def quantised(values: np.ndarray, dtype: str) -> np.ndarray:
-    """The float32 numbers that a reader gets for these.
+    """The float32 numbers that a reader gets for these; keys as they are.
 
     >>> quantised(np.array([0.1], np.float32), "float16")
     array([0.09997559], dtype=float32)
     """
+    if values.dtype.kind == "u":
+        return values.copy()
     with np.errstate(over="ignore"):  # an infinity differs from its base, and is refused with the rows that do
         return values.astype(dtype).astype(np.float32)
 
@@ -169,5 +171,6 @@ def zeros_among(tables: Mapping[str, np.ndarray], rows: int) -> np.ndarray:
     """
     found = np.ones(rows, bool)
     for values in tables.values():
-        found &= ~values.view(np.int32).reshape(rows, math.prod(values.shape[1:])).any(axis=1)
+        words = math.prod(values.shape[1:]) * values.itemsize // 4
+        found &= ~values.view(np.int32).reshape(rows, words).any(axis=1)
     return found

@@ -5,9 +5,10 @@ import numpy as np
 import polars as pl
 
 from contracts.app import App
+from contracts.dynamic import FIRST_ROW
 from contracts.odcs import Column
 from contracts.segments import EXAMPLE, example_schema
-from contracts.weights import ACTIVATION_CODES
+from contracts.weights import ACTIVATION_CODES, KEYS
 
 
 def light_arrays(app: App, seed: int = 0, *, bias: float = -3.0, scale: float = 0.1) -> dict[str, np.ndarray]:
@@ -40,7 +41,13 @@ def light_arrays(app: App, seed: int = 0, *, bias: float = -3.0, scale: float = 
         made["activation"] = np.array([ACTIVATION_CODES[light.activation]])
     if light.fm:
         made["fm"] = 1 + rng.normal(0, scale, 1)
-    return {name: array.astype(np.float32) for name, array in made.items()}
+    arrays = {name: array.astype(np.float32) for name, array in made.items()}
+    if layout.dynamic:
+        arrays[KEYS] = np.zeros(layout.light_rows, np.uint64)
+        for feature in layout.dynamic:
+            first, end = layout.offsets[feature.name] + FIRST_ROW, layout.offsets[feature.name] + feature.rows
+            arrays[KEYS][first:end:2] = _keys(np.arange(1, end - first + 1, 2))  # every other row has an owner
+    return arrays
 
 
 def requests(app: App, count: int, candidates: int, seed: int = 0) -> list[bytes]:
@@ -90,14 +97,22 @@ def examples(app: App, rows: int, seed: int = 0, *, label_rate: float = 0.1) -> 
     ids = {feature.name: feature for feature in app.features}
     for feature in app.features:
         if feature.output == "id":
-            made[feature.name] = rng.integers(0, feature.rows, rows).astype(np.uint32)
+            numbers = rng.integers(0, feature.rows, rows)
+            made[feature.name] = numbers.astype(np.uint32) if feature.dynamic is None else _keys(numbers)
         elif feature.output == "dense":
             made[feature.name] = rng.normal(0, 1, rows).astype(np.float32)
         else:
-            size = ids[str(feature.of)].rows
-            made[feature.name] = [rng.integers(1, size, rng.integers(0, 4)).astype(np.uint32) for _ in number]
+            of = ids[str(feature.of)]
+            lists = [rng.integers(1, of.rows, rng.integers(0, 4)) for _ in number]
+            made[feature.name] = [some.astype(np.uint32) if of.dynamic is None else _keys(some) for some in lists]
     schema = example_schema(app.features)
     return pl.DataFrame(made, schema={name: schema[name] for name in [*EXAMPLE, *ids]})
+
+
+def _keys(numbers: np.ndarray) -> np.ndarray:
+    """Numbers as hashes of ids; 0 stays missing."""
+    keys: np.ndarray = numbers.astype(np.uint64) * np.uint64(0x9E37_79B9_7F4A_7C15)
+    return keys
 
 
 def _value(column: Column, rng: np.random.Generator) -> object:

@@ -6,9 +6,9 @@ import polars as pl
 
 from contracts.errors import ContractError, did_you_mean
 from contracts.features import STATEFUL, Feature
+from contracts.segments import column_type
 from nodes.features import expression
 
-_DTYPES = {"id": pl.UInt32(), "dense": pl.Float32(), "ids": pl.List(pl.UInt32())}
 #: The type of a column that is absent and has no `serve_default`.
 _ABSENT = {"time": pl.Int64(), "dense": pl.Float64(), "sequence": pl.List(pl.String())}
 
@@ -24,7 +24,9 @@ class Featurizer:
     def __init__(self, features: Sequence[Feature]) -> None:
         ids = {feature.name: feature for feature in features if feature.output == "id"}
         self.features = tuple(feature for feature in features if feature.kind not in STATEFUL)
-        self._expressions = [expression(_resolved(feature, ids)) for feature in self.features]
+        resolved = [_resolved(feature, ids) for feature in self.features]
+        self._expressions = [expression(feature) for feature in resolved]
+        self._types = [column_type(feature.output, dynamic=feature.dynamic is not None) for feature in resolved]
 
     def __call__(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Only the feature columns, in table order, rows in the same order.
@@ -37,8 +39,8 @@ class Featurizer:
             made = frame.select(self._expressions)
         except pl.exceptions.PolarsError:
             raise self._blamed(frame) from None
-        for feature in self.features:
-            given, asked = made.schema[feature.name], _DTYPES[feature.output]
+        for feature, asked in zip(self.features, self._types, strict=True):
+            given = made.schema[feature.name]
             if given != asked:
                 raise ContractError(
                     f"feature '{feature.name}': kind '{feature.kind}' gives {given}, but its output "
@@ -69,7 +71,7 @@ class Featurizer:
 
 
 def featurize(frame: pl.DataFrame, features: Sequence[Feature]) -> pl.DataFrame:
-    """Only the columns of the stateless features: u32, f32 or list of u32, rows in the same order.
+    """Only the columns of the stateless features (`contracts.segments.column_type`), rows in the same order.
 
     The values of a row depend on that row alone, so any cut into batches gives the same bits. A sequence needs the
     feature that it names in `of` among `features`. Streaming features are left out.
@@ -129,16 +131,16 @@ def _default_of(feature: Feature, column: str, default: str | float, frame: pl.D
 
 
 def _resolved(feature: Feature, ids: dict[str, Feature]) -> Feature:
-    """A sequence with the buckets of the id feature whose table it uses."""
+    """A sequence with the table of the id feature that it refers to."""
     if feature.output != "ids" or feature.buckets is not None:
         return feature
     of = ids.get(str(feature.of))
-    if of is None or of.buckets is None:
+    if of is None or not (of.buckets or of.dynamic):
         raise ContractError(
             f"feature '{feature.name}': of = '{feature.of}' is no feature with buckets among those given; "
-            f"{did_you_mean(str(feature.of), [name for name, f in ids.items() if f.buckets] or ['none'])}"
+            f"{did_you_mean(str(feature.of), [name for name, f in ids.items() if f.buckets or f.dynamic] or ['none'])}"
         )
-    return feature.model_copy(update={"buckets": of.buckets})
+    return feature.model_copy(update={"buckets": of.buckets, "dynamic": of.dynamic})
 
 
 def _check_own(feature: Feature, values: pl.Series, rows: int) -> None:
@@ -150,7 +152,7 @@ def _check_own(feature: Feature, values: pl.Series, rows: int) -> None:
         wrong = "gives nulls; end it with .fill_null(...)"
     elif feature.output == "dense" and not values.is_finite().all():
         wrong = "gives NaN or infinity; end it with .fill_nan(...) or clip it"
-    elif feature.output == "id" and values.ge(feature.rows).any():
+    elif feature.output == "id" and values.ge(feature.rows).any():  # a kind of the user's own has buckets
         wrong = f"gives the bucket {values.max()!r}, but the feature has {feature.rows}; take it modulo feature.rows"
     if wrong:
         raise ContractError(f"feature '{feature.name}': kind '{feature.kind}' {wrong}")

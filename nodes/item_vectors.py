@@ -51,9 +51,10 @@ class ItemVectors:
         rows = catalogue.items.height
         kept = before if before is not None and before.generation is catalogue.generation else None
         have = min(len(kept.wide_N), rows) if kept else 0
-        new = {name: values[have:] for name, values in catalogue.features.items()}
-        ids_NF, dense_NX = net.candidate.inputs(new, rows - have)
-        if kept:
+        moving = any(net.candidate.owners)  # then a version may give an item another row
+        new = catalogue.features if moving else {name: v[have:] for name, v in catalogue.features.items()}
+        ids_NF, dense_NX = net.candidate.inputs(new, rows if moving else rows - have)
+        if kept and not moving:
             ids_NF = np.concatenate([kept.ids_NF[:have], ids_NF])
             dense_NX = np.concatenate([kept.dense_NX[:have], dense_NX])
         part = net.candidate.constants()
@@ -62,6 +63,8 @@ class ItemVectors:
         if kept and changed is not None and _same(part, kept.part):
             first_NK[:have], wide_N[:have] = kept.first_NK[:have], kept.wide_N[:have]
             wrong_N[:have] = _touched(ids_NF[:have], changed)
+            if moving:
+                wrong_N[:have] |= (ids_NF[:have] != kept.ids_NF[:have]).any(axis=1)
         places = np.flatnonzero(wrong_N)
         for start in range(0, len(places), _CHUNK):
             at = places[start : start + _CHUNK]

@@ -7,7 +7,7 @@ import numpy as np
 
 from contracts.errors import CorruptError
 from contracts.features import Layout
-from contracts.weights import ACTIVATION_CODES
+from contracts.weights import ACTIVATION_CODES, KEYS
 
 
 def check_arrays(layout: Layout, arrays: Mapping[str, np.ndarray]) -> int:
@@ -24,6 +24,8 @@ def check_arrays(layout: Layout, arrays: Mapping[str, np.ndarray]) -> int:
     wanted: dict[str, tuple[int, ...]] = {"embedding": (layout.light_rows, width), "bias": (1,)}
     if "wide" in arrays or "wide_dense" in arrays:
         wanted |= {"wide": (layout.light_rows,), "wide_dense": (len(layout.light_dense),)}
+    if layout.dynamic:
+        wanted[KEYS] = (layout.light_rows,)
     if "fm" in arrays:
         wanted["fm"] = (1,)
     widths = [len(layout.light_ids) * width + len(layout.light_dense)]

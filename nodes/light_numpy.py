@@ -15,14 +15,16 @@ from functools import cache
 from itertools import pairwise
 
 import numpy as np
-import polars as pl
 from threadpoolctl import ThreadpoolController
 
 from contracts.errors import CorruptError
 from contracts.features import Layout
+from contracts.weights import KEYS
+from nodes.feature_columns import Features, height_of
+from nodes.key_index import owners_of
 from nodes.light_arrays import check_arrays
 from nodes.light_layers import UpperLayers
-from nodes.light_part import Features, Part
+from nodes.light_part import Part
 
 #: A contribution to the first layer and the sum of the embeddings, float32 [B, K], and to the wide term, float32 [B].
 Share = tuple[np.ndarray, np.ndarray]
@@ -43,9 +45,13 @@ class LightNet:
     def __init__(
         self, layout: Layout, arrays: Mapping[str, np.ndarray], per_request: frozenset[str] = frozenset()
     ) -> None:
-        self._arrays = {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
+        self._arrays: dict[str, np.ndarray] = {
+            name: np.ascontiguousarray(array, np.uint64 if name == KEYS else np.float32)
+            for name, array in arrays.items()
+        }
         self._layout = layout
         self.layers = check_arrays(layout, self._arrays)
+        self._owners = owners_of(layout, self._arrays)
         self._embedding = self._arrays["embedding"]
         self._wide = self._arrays.get("wide")
         self._bias = np.float32(self._arrays["bias"][0])
@@ -66,7 +72,7 @@ class LightNet:
         Raises:
             ContractError: a feature is missing or holds an id beyond its table.
         """
-        first_BK, wide_B = self._share(self._whole, features, _height(features))
+        first_BK, wide_B = self._share(self._whole, features, height_of(features))
         first_BK += self._first_bias
         first_BH = first_BK if self._pairs is None else np.ascontiguousarray(first_BK[:, : self.hidden])
         return self._above(first_BH) + wide_B + self._bias
@@ -79,7 +85,7 @@ class LightNet:
             candidates: the other features, one row a candidate.
             request_B: the row in `requests` of each candidate.
         """
-        num_requests = max(_height(requests), int(request_B.max(initial=-1)) + 1)  # no column has no height
+        num_requests = max(height_of(requests), int(request_B.max(initial=-1)) + 1)  # no column has no height
         share = self.request_share(requests, num_requests)
         return self.joined(share, request_B, *self.candidate_share(candidates, request_B.size))
 
@@ -164,6 +170,7 @@ class LightNet:
             dense=dense,
             starts=np.array([layout.offsets[feature.name] for feature in ids], np.int64),
             rows=np.array([feature.rows for feature in ids], np.int64),
+            owners=tuple(self._owners.get(feature.name) for feature in ids),
             weight=weight,
             wide=None if wide_dense is None else wide_dense[places],
             pairs=self._pairs,
@@ -240,7 +247,3 @@ def chance(logits: np.ndarray, link: str) -> np.ndarray:
         raise CorruptError(f"the link '{link}' is unknown to this scorer; upgrade it, or roll back")
     made: np.ndarray = np.exp(np.minimum(logits.astype(np.float64), 0.0))
     return made
-
-
-def _height(features: Features) -> int:
-    return features.height if isinstance(features, pl.DataFrame) else max(map(len, features.values()), default=0)

@@ -3,17 +3,14 @@
 Shapes: B rows, F id features, N dense features, D embedding width, K first-layer columns (`nodes.light_numpy`).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import polars as pl
 
 from contracts.errors import ContractError
 from contracts.features import Feature
-
-#: Feature columns by name: of a frame, or arrays.
-Features = pl.DataFrame | Mapping[str, np.ndarray]
+from nodes.feature_columns import Features, column_of
+from nodes.key_index import KeyIndex
 
 
 @dataclass(frozen=True)
@@ -24,6 +21,7 @@ class Part:
     dense: tuple[Feature, ...]
     starts: np.ndarray  #: [F] first row of each id feature in the fused table
     rows: np.ndarray  #: [F] how many rows it has there
+    owners: tuple[KeyIndex | None, ...]  #: of each id feature whose ids own their rows
     weight: np.ndarray  #: [F*D + N, K] embedded inputs first
     wide: np.ndarray | None  #: of the dense features
     pairs: float | None  #: what the pairs are multiplied by
@@ -44,7 +42,8 @@ class Part:
             return one_BF, np.empty((1, 0), np.float32)
         ids_BF = np.empty((rows, len(self.ids)), np.int64)
         for place, feature in enumerate(self.ids):
-            ids_BF[:, place] = _column(features, feature)
+            values, owner = column_of(features, feature), self.owners[place]
+            ids_BF[:, place] = values if owner is None else owner.rows_of(values)
         if (ids_BF >= self.rows).any():
             place = int((ids_BF >= self.rows).any(axis=0).argmax())
             raise ContractError(
@@ -54,12 +53,12 @@ class Part:
         ids_BF += self.starts
         dense_BN = np.empty((rows, len(self.dense)), np.float32)
         for place, feature in enumerate(self.dense):
-            dense_BN[:, place] = _column(features, feature)
+            dense_BN[:, place] = column_of(features, feature)
         return ids_BF, dense_BN
 
     def _one_row(self, features: Features) -> np.ndarray | None:
         """Ids of one row, as most requests are, in half the time; None where the long way must be gone."""
-        if self.dense or not isinstance(features, dict):
+        if self.dense or any(self.owners) or not isinstance(features, dict):
             return None
         try:
             said = [features[feature.name].item() for feature in self.ids]
@@ -67,15 +66,3 @@ class Part:
             return None
         ids_F = np.array(said, np.int64)
         return None if (ids_F >= self.rows).any() else (ids_F + self.starts)[None, :]
-
-
-def _column(features: Features, feature: Feature) -> np.ndarray:
-    try:
-        found = features[feature.name]
-    except (KeyError, pl.exceptions.ColumnNotFoundError):
-        raise ContractError(f"feature '{feature.name}' is not in the rows; featurize them with this app") from None
-    if isinstance(found, np.ndarray):
-        return found
-    if found.null_count():
-        raise ContractError(f"feature '{feature.name}' holds nulls; featurize the rows again")
-    return found.to_numpy()

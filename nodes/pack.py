@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 
 from contracts.app import App
-from contracts.weights import ROWS, Blob, WeightManifest, pack_array
+from contracts.weights import KEYS, ROWS, Blob, WeightManifest, pack_array
 from nodes.deltas import quantised
 from nodes.gate import unfit
 from nodes.light_numpy import LightNet
@@ -99,7 +99,7 @@ def cut(
         arrays, thin = without_zeros(arrays, numbers.get(ROWS), item_bytes)
         numbers = {**numbers, **thin}
     for name in sorted({*arrays, *numbers}):
-        dtype = "uint32" if name in numbers else DTYPES[settings.dtype]
+        dtype = "uint32" if name in numbers else "uint64" if name == KEYS else DTYPES[settings.dtype]
         blob, some = pack_array(name, numbers[name] if name in numbers else arrays[name], dtype, settings.chunk_bytes)
         blobs.append(blob)
         chunks += some

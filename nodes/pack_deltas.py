@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from contracts.app import App
-from contracts.weights import EVICTED, ROW_TABLES, ROWS, TouchedRows, WeightManifest, Weights
+from contracts.weights import EVICTED, KEYS, ROW_TABLES, ROWS, TouchedRows, WeightManifest, Weights
 from nodes.chains import NOTHING, tables_of
 from nodes.deltas import quantised, rows_that_differ, union, zeros_among
 from nodes.gate import unfit
@@ -108,7 +108,7 @@ class Packer:
         manifest, app = base.manifest, self._app
         return (
             (manifest.schema_id, manifest.app, manifest.link) == (app.schema_id, app.name, app.config.labels.link)
-            and {blob.dtype for blob in manifest.blobs if blob.name in arrays} == {self._dtype}
+            and {blob.dtype for blob in manifest.blobs if blob.name in arrays and blob.name != KEYS} == {self._dtype}
             and _shapes(arrays) == _shapes(base.arrays)
         )
 

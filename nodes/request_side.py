@@ -29,7 +29,7 @@ _LONGEST = 256  # characters of a value that is learnt by heart
 _FEW = 64  # values that are hashed one by one
 _ATTEMPTS = 4  # to find values after learning them: learning some may have made it forget others
 _BY_HEART = {"string", "int64", "boolean"}
-_DTYPES = {"id": np.uint32, "dense": np.float32}
+_OUTPUTS = {"id", "dense"}
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class LightSides:
     @classmethod
     def of(cls, app: App) -> "LightSides":
         """Those of the light net that are not the stream's past."""
-        light = [f for f in app.features if f.only is None and f.kind not in STATEFUL and f.output in _DTYPES]
+        light = [f for f in app.features if f.only is None and f.kind not in STATEFUL and f.output in _OUTPUTS]
         asked = {column.name for column in app.requests.columns if column.side != "item"}
         request = tuple(f for f in light if asked.issuperset(f.inputs))
         item = tuple(f for f in light if asked.isdisjoint(f.inputs) and f not in request)
@@ -181,7 +181,13 @@ class _ByHeart:
         return True
 
     def _nothing(self) -> tuple[dict[Any, int], list[np.ndarray]]:
-        return {}, [np.empty(_KNOWN_VALUES, _DTYPES[feature.output]) for feature in self._features]
+        return {}, [np.empty(_KNOWN_VALUES, _dtype(feature)) for feature in self._features]
+
+
+def _dtype(feature: Feature) -> type[np.generic]:
+    if feature.output == "dense":
+        return np.float32
+    return np.uint32 if feature.dynamic is None else np.uint64
 
 
 def arrays_of(frame: pl.DataFrame) -> dict[str, np.ndarray]:

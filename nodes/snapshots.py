@@ -30,7 +30,7 @@ from nodes.refresh import Refresher
 from nodes.serve_metrics import ServeMetrics
 
 _log = logging.getLogger(__name__)
-#: One row a scored candidate; after these the light net's features by name, UInt32 or Float32.
+#: One row a scored candidate; after these the light net's features by name (`contracts.segments.column_type`).
 SNAPSHOT = {
     "request_id": pl.String(),
     "candidate": pl.Int64(),  # index in the request

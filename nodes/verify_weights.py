@@ -13,6 +13,7 @@ import numpy as np
 from contracts.errors import CorruptError, SchemaMismatchError, SignatureError
 from contracts.weights import (
     EVICTED,
+    KEYS,
     ROW_TABLES,
     ROWS,
     WIDE,
@@ -31,7 +32,7 @@ MAX_MANIFEST_BYTES = 4_194_304
 MAX_VERSION_BYTES = 4 * 1024**3
 #: Deltas that may stand between a version and the full one that it needs.
 MAX_DELTAS = 1024
-_ITEM_BYTES = {"float16": 2, "float32": 4, "uint32": 4}
+_ITEM_BYTES = {"float16": 2, "float32": 4, "uint32": 4, "uint64": 8}
 _DECODER = msgspec.json.Decoder(WeightManifest)
 
 
@@ -135,8 +136,7 @@ def _check_sizes(manifest: WeightManifest, name: str) -> None:
         raise CorruptError(f"{name}: an array stands twice in its manifest; publish it again")
     total = 0
     for blob in manifest.blobs:
-        numbers = {ROWS, EVICTED, WIDE_ROWS} if manifest.kind == "delta" else {WIDE_ROWS}
-        wanted = ("uint32",) if blob.name in numbers else ("float16", "float32")
+        wanted = _dtypes(manifest.kind, blob.name)
         if blob.dtype not in wanted:
             raise CorruptError(f"{name}: array '{blob.name}' has dtype {blob.dtype}, not {' or '.join(wanted)}")
         if any(side < 0 for side in blob.shape) or any(length < 0 for length in blob.chunks) or len(blob.shape) > 8:
@@ -150,6 +150,13 @@ def _check_sizes(manifest: WeightManifest, name: str) -> None:
         total += declared
     if total > MAX_VERSION_BYTES:
         raise CorruptError(f"{name}: its arrays have {total} bytes, more than {MAX_VERSION_BYTES} are accepted")
+
+
+def _dtypes(kind: str, name: str) -> tuple[str, ...]:
+    if name == KEYS:
+        return ("uint64",)
+    numbers = {ROWS, EVICTED, WIDE_ROWS} if kind == "delta" else {WIDE_ROWS}
+    return ("uint32",) if name in numbers else ("float16", "float32")
 
 
 def _check_delta(manifest: WeightManifest, name: str) -> None:

@@ -1,11 +1,13 @@
 """Small apps and random example logs whose labels can be learnt."""
 
+import json
 import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from contracts.app import App, load_app, shipped_apps
@@ -44,21 +46,45 @@ def small_app(folder: Path, overrides: dict[str, Any] | None = None) -> App:
     return load_app(folder if folder.exists() else small_app_folder(folder), overrides)
 
 
+def dynamic_app(
+    folder: Path, overrides: dict[str, Any] | None = None, *, names: tuple[str, ...] = ("user", "ad"), **settings: Any
+) -> App:
+    """The small app with some id features whose ids own their rows; `settings` of `contracts.dynamic`."""
+    path = small_app_folder(folder) / "app.toml"
+    table = ", ".join(f"{key} = {json.dumps(value)}" for key, value in ({"capacity": 40} | settings).items())
+    blocks = path.read_text().split("[[features]]")
+    for at, block in enumerate(blocks):
+        if any(f'name = "{name}"\n' in block for name in names):
+            blocks[at] = re.sub(r"buckets = \d+", f"dynamic = {{ {table} }}", block)
+    path.write_text("[[features]]".join(blocks))
+    return load_app(folder, overrides)
+
+
+def keys_of(numbers: npt.ArrayLike) -> npt.NDArray[np.uint64]:
+    """Numbers as hashes of ids that own their rows; 0 stays missing."""
+    return np.asarray(numbers).astype(np.uint64) * np.uint64(0x9E37_79B9_7F4A_7C15)
+
+
 def random_examples(app: App, rows: int, seed: int = 0, *, step_ms: int = 1000) -> pl.DataFrame:
     """Rows in order of event time, one each `step_ms`, whose clicks hang on the first id feature."""
     rng = np.random.default_rng(seed)
     offsets = rng.normal(0, 1.5, app.layout.light_ids[0].rows)
     columns: dict[str, Any] = {}
+    told = np.zeros(0, np.int64)
     for feature in app.features:
         if feature.output == "id":
-            columns[feature.name] = (rng.power(0.3, rows) * feature.rows).astype(np.uint32)
+            known = feature.rows if feature.dynamic is None else 3 * feature.rows  # more ids than rows
+            numbers = (rng.power(0.3, rows) * known).astype(np.uint32)
+            columns[feature.name] = numbers if feature.dynamic is None else keys_of(numbers)
+            told = numbers if feature is app.layout.light_ids[0] else told
         elif feature.output == "dense":
             columns[feature.name] = rng.normal(size=rows).astype(np.float32)
         else:
-            table = next(f for f in app.features if f.name == feature.of).rows
+            of = next(f for f in app.features if f.name == feature.of)
             sizes = rng.integers(0, 4, rows)
-            columns[feature.name] = [rng.integers(1, table, size).tolist() for size in sizes]
-    logit = -1.0 + offsets[columns[app.layout.light_ids[0].name]]
+            lists = [rng.integers(1, of.rows, size) for size in sizes]
+            columns[feature.name] = [(ids if of.dynamic is None else keys_of(ids)).tolist() for ids in lists]
+    logit = -1.0 + offsets[told % offsets.size]
     label = (rng.random(rows) < 1 / (1 + np.exp(-logit))).astype(np.uint8)
     number = np.arange(rows)
     columns |= {

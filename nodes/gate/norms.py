@@ -22,6 +22,8 @@ def unfit(arrays: Mapping[str, np.ndarray]) -> str | None:
     "array 'bias' has run away: its largest weight is 2e+04, above 1e+04"
     """
     for name, array in arrays.items():
+        if array.dtype.kind == "u":  # keys
+            continue
         if not np.isfinite(array).all():
             return f"array '{name}' holds a NaN or an infinity"
         largest = float(np.abs(array).max(initial=0))
@@ -56,5 +58,7 @@ def outgrown(candidate: Mapping[str, np.ndarray], live: Mapping[str, float], set
 def norms(arrays: Mapping[str, np.ndarray]) -> dict[str, float]:
     """The root mean square of each array: its norm, whatever its size."""
     return {
-        name: float(np.linalg.norm(array.reshape(-1)) / max(array.size, 1) ** 0.5) for name, array in arrays.items()
+        name: float(np.linalg.norm(array.reshape(-1)) / max(array.size, 1) ** 0.5)
+        for name, array in arrays.items()
+        if array.dtype.kind == "f"
     }
