@@ -158,14 +158,29 @@ def test_training_and_requests_agree_on_ids_that_own_rows_on_every_path(tmp_path
     scorer = LightScorer(app, first, catalogue_of(app, known))
     trainer.learn(some)  # other ids own rows now
     second = version_of(app, light_arrays(trainer), first)
-    for made in (scorer, LightScorer(app, second, scorer.catalogue, before=scorer)):
-        weights = first if made is scorer else second
+    after = LightScorer(app, second, scorer.catalogue, before=scorer)
+    third = version_of(app, without_ads(app, second.arrays), second)
+    last = LightScorer(app, third, scorer.catalogue, before=after)
+    assert last.items is not None
+    assert 0 < last.items.computed < len(known), "only what changed was computed again"
+    for made, weights in ((scorer, first), (after, second), (last, third)):
         scored = made.score(lines, now_ms=0)
         assert scored.asked.places is not None
         assert (scored.asked.places >= 0).any()
         in_torch = PublishedLight(weights.arrays, app).logits(to_batch(some, app))
         assert np.abs(scored.logit - in_torch).max() <= 1e-5
     assert not np.array_equal(first.arrays[KEYS], second.arrays[KEYS])
+
+
+def without_ads(app: App, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays when every other ad has given up its row."""
+    ad = next(f for f in app.layout.light_ids if f.name == "ad")
+    low = app.layout.offsets["ad"]
+    gone = low + np.flatnonzero(arrays[KEYS][low : low + ad.rows])[::2]
+    made = {name: array.copy() for name, array in arrays.items()}
+    for name in ("embedding", "wide", KEYS):
+        made[name][gone] = 0
+    return made
 
 
 def version_of(app: App, arrays: dict[str, np.ndarray], before: Weights | None) -> Weights:
