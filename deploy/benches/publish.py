@@ -16,7 +16,7 @@ import numpy as np
 
 from contracts.app import App, load_app
 from contracts.errors import CorruptError
-from contracts.weights import ROW_TABLES, TouchedRows, WeightManifest, Weights
+from contracts.weights import TouchedRows, WeightManifest, Weights
 from nodes.chains import Steps
 from nodes.deltas import quantised
 from nodes.embedded_valkey import EmbeddedValkey
@@ -49,7 +49,7 @@ def _measure(megabytes: int, repeats: int) -> dict[str, Any]:
         for number in range((repeats + 1) * (1 + _DELTAS)):
             kind = "delta" if number % (1 + _DELTAS) else "full"
             moved = np.sort(draw.choice(rows, round(_SHARE * rows), replace=False))
-            for name in ROW_TABLES:
+            for name in ("embedding", "wide"):
                 arrays[name][moved] += np.float32(0.25)
             start = time.perf_counter()
             manifest = trainer.publish(arrays, moved, whole=kind == "full")

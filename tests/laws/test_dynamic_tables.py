@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import polars as pl
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from contracts.app import App, load_app
 from contracts.buckets import hash64
 from contracts.dynamic import FIRST_ROW, OOV_ROW
+from contracts.errors import CorruptError
 from contracts.features import Feature
 from contracts.weights import KEYS, Weights
 from flows import train
@@ -25,6 +27,7 @@ from nodes.featurize import featurize
 from nodes.light_numpy import LightNet
 from nodes.publish import Publisher
 from nodes.score import LightScorer
+from nodes.verify_weights import manifest_bytes, read_manifest
 from nodes.weight_buffers import WeightBuffers
 from tests.laws.test_resume import Killed, assert_same, killed_after
 from tests.laws.test_scorer_paths import asked, catalogue_of, features_of
@@ -45,17 +48,19 @@ TABLES = {
 def test_killed_again_and_again_it_ends_with_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str, sharing: str
 ) -> None:
-    app = dynamic_app(tmp_path / "app", {"model": {"sharing": sharing}}, **TABLES[table])
+    often = {"checkpoint": {"every_batches": 1}}
+    app = dynamic_app(tmp_path / "app", {"model": {"sharing": sharing}, "train": often}, **TABLES[table])
     frame = random_examples(app, 900)
     log, other = (write_log(tmp_path / f"log{cut}", app, frame, cut) for cut in (300, 47))
     train.run(app, other, tmp_path / "unbroken")
     unbroken = load_newest(tmp_path / "unbroken", app.schema_id)
-    for steps in (3, 4, 2):
+    for steps in (5, 4, 3):
         with monkeypatch.context() as patch:
             killed_after(patch, steps)
             with pytest.raises(Killed):
                 train.run(app, log, tmp_path / "killed")
-    train.run(app, log, tmp_path / "killed")
+    resumed = train.run(app, log, tmp_path / "killed")
+    assert int(resumed["resumed_from"].split("-")[-1]) >= 4, "the kills left something to go on from"
     assert_same(load_newest(tmp_path / "killed", app.schema_id), unbroken)
     keys = unbroken.tensors["trainer.model.ids.user.keys"]
     assert 0 < keys.count_nonzero() < frame["user"].n_unique(), "some ids have a row and some do not"
@@ -209,6 +214,18 @@ def test_only_apps_with_dynamic_tables_publish_keys_and_log_hashes(tmp_path: Pat
     lasting = dynamic_app(tmp_path / "lasting", **LIVELY | {"admit_after": 3})
     larger = dynamic_app(tmp_path / "larger", **LIVELY | {"capacity": 61})
     assert lasting.schema_id == dynamic.schema_id != larger.schema_id, "what the nets see, not how ids come and go"
+
+
+def test_keys_that_are_no_keys_are_refused_before_they_are_read(tmp_path: Path) -> None:
+    app = dynamic_app(tmp_path / "app", **LIVELY)
+    manifest = version_of(app, light_arrays(Trainer(app)), None).manifest
+    assert read_manifest(manifest_bytes(manifest), app.name, manifest.version) == manifest
+    blobs = tuple(
+        msgspec.structs.replace(blob, dtype="float16", shape=(4 * blob.shape[0],)) if blob.name == KEYS else blob
+        for blob in manifest.blobs
+    )
+    with pytest.raises(CorruptError, match="array 'keys' has dtype float16, not uint64"):
+        read_manifest(manifest_bytes(msgspec.structs.replace(manifest, blobs=blobs)), app.name, manifest.version)
 
 
 @pytest.mark.parametrize(

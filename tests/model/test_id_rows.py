@@ -153,6 +153,14 @@ def test_first_weights_are_normal_and_hang_on_id_and_seed_alone() -> None:
     assert (first_weights(keys, 5, 0.1, 8) != drawn).mean() > 0.99
 
 
+@pytest.mark.parametrize("capacity", [1000, 16_384, 16_385])
+def test_an_id_takes_the_memory_that_is_stated(capacity: int) -> None:
+    rows = IdRows(DynamicTable(capacity=capacity), np.zeros(capacity + 2, np.uint64))
+    rows.admit(np.arange(1, capacity + 1, dtype=np.uint64), 0)
+    assert rows.used == capacity
+    assert 32 <= rows.nbytes / capacity <= 40.1
+
+
 def flooded(ids: int, capacity: int, admission: str) -> tuple[IdRows, set[int]]:
     """So many distinct ids, and a thousand that come again in every minibatch; memory in bytes as it went."""
     table = DynamicTable(
