@@ -27,7 +27,7 @@ class DynamicTable(BaseModel):
     #: Bytes of one of the two filters, a power of two; 8 cells an id that waits make 1 early admission in 40.
     bloom_cells: int = Field(default=4_194_304, ge=64, le=2**32)
     #: Rows learnt between two barriers, at which ids give up their rows.
-    barrier_rows: int = Field(default=1_000_000, ge=1)
+    barrier_rows: int = Field(default=1_000_000, ge=1, le=2**29)
     #: Seconds of event time between two barriers, in place of `barrier_rows`.
     barrier_s: float | None = Field(default=None, ge=0.001)
     #: At a barrier, ids not seen for more than that many rows learnt go.

@@ -71,26 +71,29 @@ class IdRows:
             keys_M: hashes; 0 is a missing id.
             now: rows learnt before it, or its newest event time in milliseconds.
         """
-        keys_U, inverse_M, count_U = np.unique(keys_M, return_inverse=True, return_counts=True)
-        rows_U = self._map.find(keys_U)
-        known = rows_U[rows_U >= 0]
+        rows_M = self._map.find(keys_M)
+        known = rows_M[rows_M >= 0]
         self._last[known] = now
-        seen = self._count[known] + count_U[rows_U >= 0]
-        self._count[known] = np.minimum(seen, np.iinfo(np.int32).max)
-        new = np.flatnonzero((rows_U < 0) & (keys_U != 0))
-        rows_U[rows_U < 0] = OOV_ROW
-        if keys_U.size and keys_U[0] == 0:
-            rows_U[0] = MISSING_ROW
+        np.add.at(self._count, known, 1)
+        new = np.flatnonzero(rows_M < 0)
         given = np.empty(0, np.int64)
         if new.size:
-            total = count_U[new]
-            if self._sightings is not None:
-                total = self._sightings.add(keys_U[new], total)
-                enough = total >= self.settings.admit_after
-                new, total = new[enough], total[enough]
-            given, new = self._give(keys_U, new, total, now)
-            rows_U[new] = given
-        return Admitted(rows_U[inverse_M.reshape(-1)], given)
+            rows_M[new], given = self._meet(keys_M[new], now)
+        return Admitted(rows_M, given)
+
+    def _meet(self, keys_N: Keys, now: int) -> tuple[Places, Places]:
+        """Look-ups that found no row: the row that each reads all the same, and the rows that were handed out."""
+        keys_U, inverse_N, count_U = np.unique(keys_N, return_inverse=True, return_counts=True)
+        rows_U = np.where(keys_U == 0, MISSING_ROW, OOV_ROW)
+        new = np.flatnonzero(keys_U)
+        total = count_U[new]
+        if self._sightings is not None:
+            total = self._sightings.add(keys_U[new], total)
+            enough = total >= self.settings.admit_after
+            new, total = new[enough], total[enough]
+        given, new = self._give(keys_U, new, total, now)
+        rows_U[new] = given
+        return rows_U[inverse_N.reshape(-1)], given
 
     def _give(self, keys_U: Keys, new: Places, total: Places, now: int) -> tuple[Places, Places]:
         """Hand out rows to `new` places of `keys_U`; the rows, and who got them."""
