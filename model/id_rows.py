@@ -74,7 +74,7 @@ class IdRows:
         rows_M = self._map.find(keys_M)
         known = rows_M[rows_M >= 0]
         self._last[known] = now
-        np.add.at(self._count, known, 1)
+        np.add.at(self._count, known, np.ones(known.size, np.int32))  # of its own type, or NumPy takes the slow way
         new = np.flatnonzero(rows_M < 0)
         given = np.empty(0, np.int64)
         if new.size:
