@@ -93,6 +93,8 @@ class DynamicIds:
         for bound in self._features:
             self._pass_barrier(bound)
             now = newest_ms if bound.rows.settings.by_event_time else self._rows_seen
+            if not self._rows_seen:
+                bound.rows.begin(now)
             rows_B, new_U = bound.rows.admit(_keys(ids_BF[:, bound.column]), now)
             ids_BF[:, bound.column] = torch.from_numpy(rows_B + bound.offset)
             self._begin(bound, new_U, seed)
@@ -147,6 +149,16 @@ class DynamicIds:
                 if part.init
             }
             table.reset_rows(rows_U, drawn)
+
+    def adopt(self, keys: Keys) -> None:
+        """Ids own the rows that they own in what was published; they count as seen once, when learning begins.
+
+        Args:
+            keys: of the light net's rows; the booster's own features begin without ids.
+        """
+        self.keys[: keys.size] = keys
+        for bound in self._features:
+            bound.rows.adopted()
 
     def state(self) -> dict[str, Tensor]:
         """Copies of all that steers it, by names that begin with `STATE` and the feature's."""

@@ -138,6 +138,16 @@ class IdRows:
             self._sightings.turn()
         return gone
 
+    def adopted(self) -> None:
+        """The keys were written by somebody else: their ids are known from now on, as seen once."""
+        self._count[:] = self.keys != 0
+        self._map.renew(np.flatnonzero(self.keys))
+        self._find_free()
+
+    def begin(self, now: int) -> None:
+        """Learning begins: ids that are known already were seen last now."""
+        self._last[self.keys != 0] = now
+
     def _find_free(self) -> None:
         self._free = np.flatnonzero(self.keys[FIRST_ROW:] == 0).astype(np.int32)
         self._free += FIRST_ROW

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from contracts.errors import ContractError
 from contracts.model_checks import NO_BOOSTER
+from contracts.weights import KEYS
 
 if TYPE_CHECKING:
     from model.trainer import Trainer
@@ -125,6 +126,8 @@ def start_light(trainer: "Trainer", arrays: Mapping[str, np.ndarray]) -> None:
     mine |= dict(nets.light.named_parameters())
     codes = nets.light.codes()
     shapes = {name: tuple(tensor.shape) for name, tensor in (mine | codes).items()}
+    if nets.layout.dynamic:
+        shapes[KEYS] = (rows,)
     for name in [*shapes, *arrays]:
         found, here = arrays[name].shape if name in arrays else None, shapes.get(name)
         if found != here or (name in codes and arrays[name][0] != float(codes[name][0])):
@@ -134,5 +137,7 @@ def start_light(trainer: "Trainer", arrays: Mapping[str, np.ndarray]) -> None:
             )
     for name, tensor in mine.items():
         tensor.copy_(torch.from_numpy(np.ascontiguousarray(arrays[name], np.float32)))
+    if nets.layout.dynamic:
+        trainer.ids.adopt(arrays[KEYS])
     average = trainer.averages["light"]
     average.load({name: mine[name] for name, _ in nets.light.named_parameters()}, 0)

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from contracts.features import Layout
+from nodes.key_index import owners_of
 from nodes.light_numpy import LightNet
 
 _EXACT = 10  # features: all their sets are scored
@@ -81,9 +82,11 @@ def explain(layout: Layout, arrays: Mapping[str, np.ndarray], row: Row, missing:
     return Explained(logit, reference, tuple(sorted(found, key=lambda one: -abs(one.total))))
 
 
-def _rows_of(layout: Layout, rows: Row) -> np.ndarray:
+def _rows_of(layout: Layout, arrays: Mapping[str, np.ndarray], rows: Row) -> np.ndarray:
     """Rows of the fused table, [S, ids]."""
-    columns = [rows[f.name].astype(np.int64) + layout.offsets[f.name] for f in layout.light_ids]
+    owners = owners_of(layout, arrays)
+    mine = {name: owners[name].rows_of(values) if name in owners else values for name, values in rows.items()}
+    columns = [mine[f.name].astype(np.int64) + layout.offsets[f.name] for f in layout.light_ids]
     return np.stack(columns, axis=1) if columns else np.zeros((len(next(iter(rows.values()))), 0), np.int64)
 
 
@@ -95,7 +98,7 @@ def _numbers(layout: Layout, rows: Row) -> np.ndarray:
 def _beside(layout: Layout, arrays: Mapping[str, np.ndarray], rows: Row) -> np.ndarray:
     """All of the logit but the MLP, float64 [S]."""
     made = np.full(len(next(iter(rows.values()))), float(arrays["bias"][0]))
-    at_SF = _rows_of(layout, rows)
+    at_SF = _rows_of(layout, arrays, rows)
     if "wide" in arrays:
         made += arrays["wide"][at_SF].sum(axis=1, dtype=np.float64) + _numbers(layout, rows) @ arrays["wide_dense"]
     if "fm" in arrays:
@@ -109,7 +112,7 @@ def _wide(layout: Layout, arrays: Mapping[str, np.ndarray], row: Row, missing: R
     if "wide" not in arrays:
         return np.zeros(len(layout.light_ids) + len(layout.light_dense))
     table = arrays["wide"].astype(np.float64)
-    ids = table[_rows_of(layout, row)[0]] - table[_rows_of(layout, missing)[0]]
+    ids = table[_rows_of(layout, arrays, row)[0]] - table[_rows_of(layout, arrays, missing)[0]]
     numbers = (_numbers(layout, row)[0] - _numbers(layout, missing)[0]) * arrays["wide_dense"]
     return np.concatenate([ids, numbers])
 
@@ -119,7 +122,7 @@ def _pairs(layout: Layout, arrays: Mapping[str, np.ndarray], row: Row, missing: 
     made = np.zeros(len(layout.light_ids) + len(layout.light_dense))
     if "fm" in arrays:
         table = arrays["embedding"]
-        x_FD, m_FD = (table[_rows_of(layout, some)[0]].astype(np.float64) for some in (row, missing))
+        x_FD, m_FD = (table[_rows_of(layout, arrays, some)[0]].astype(np.float64) for some in (row, missing))
         both_FD = x_FD + m_FD
         others_FD = both_FD.sum(0) - both_FD
         made[: len(x_FD)] = 0.5 * float(arrays["fm"][0]) * ((x_FD - m_FD) * others_FD).sum(1)
