@@ -1,13 +1,12 @@
 """Co-training, one minibatch at a time: predict first, then learn. All that steers it is in its state (law 3)."""
 
 import math
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
 import polars as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from contracts.app import App
 from contracts.errors import ContractError, CorruptError
@@ -24,6 +23,7 @@ from model.memory import keep_freed_memory
 from model.optimizers.flat import FlatOptimizer
 from model.precision import denormals_flushed, pick_device, use_bf16
 from model.predictions import Predictions, joined, predictions_of
+from model.randomness import Randomness
 from model.rocket import Judged, RocketNets
 from model.schedule import HintGate
 from model.tensors import Batch, to_batch
@@ -69,11 +69,8 @@ class Trainer:
         halflife = config.train.average_rows
         self.averages = {name: DecayingAverage(net, halflife) for name, net in self.nets.nets.items()}
         self.bf16 = use_bf16(config.train, self.nets.booster, self.device)
-        self._draws = any(
-            isinstance(module, nn.modules.dropout._DropoutNd)  # noqa: SLF001  # the common base of all dropouts
-            for net in self.nets.nets.values()
-            for module in net.modules()
-        ) or (":" in config.model.booster.kind)
+        own = ":" in config.model.booster.kind
+        self._randomness = Randomness(self.nets.nets.values(), own=own, device=self.device)
         self._gate = HintGate(config.rocket)
         self.watch = Watch(self.nets, config.rocket.watch_every)  #: figures of the terms; they steer nothing
 
@@ -108,7 +105,7 @@ class Trainer:
         if not batch.rows:
             raise ContractError("a minibatch has no rows; cut minibatches of train.batch_rows rows")
         batch = self.ids.learn(batch, self.seed).to(self.device)
-        with self._randomness(), denormals_flushed():
+        with self._randomness.at(self.seed, self.step), denormals_flushed():
             return self._learn(batch)
 
     def _learn(self, batch: Batch) -> Predictions:
@@ -280,16 +277,6 @@ class Trainer:
 
     def _autocast(self) -> AbstractContextManager[object]:
         return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
-
-    @contextmanager
-    def _randomness(self) -> Iterator[None]:
-        """Dropout draws from (seed, step) alone: there is no generator to save, and other draws stay undisturbed."""
-        if not self._draws:
-            yield
-            return
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed((self.seed * 0x9E3779B97F4A7C15 + self.step) % 2**63)
-            yield
 
     def _figures(self, terms: Terms, weight: float, of_nets: list[float]) -> dict[str, float]:
         norms = dict(zip(self.nets.nets, of_nets, strict=True))

@@ -24,8 +24,8 @@ Learner = Callable[[Tensor, Tensor], None]
 
 def deepctr(name: str, sizes: list[int], hidden: tuple[int, ...], width: int) -> Learner:
     """DeepCTR-Torch's WDL (with no wide part: an MLP) or DCN."""
-    from deepctr_torch.inputs import SparseFeat  # type: ignore[import-not-found]  # noqa: PLC0415
-    from deepctr_torch.models import DCN, WDL  # type: ignore[import-not-found]  # noqa: PLC0415
+    from deepctr_torch.inputs import SparseFeat  # noqa: PLC0415
+    from deepctr_torch.models import DCN, WDL  # noqa: PLC0415
 
     columns = [SparseFeat(f"field_{i}", size, embedding_dim=width) for i, size in enumerate(sizes)]
     free = {"l2_reg_linear": 0, "l2_reg_embedding": 0, "l2_reg_dnn": 0}
@@ -47,9 +47,9 @@ def deepctr(name: str, sizes: list[int], hidden: tuple[int, ...], width: int) ->
 
 def fuxictr(name: str, sizes: list[int], hidden: tuple[int, ...], width: int) -> Learner:
     """FuxiCTR's model base, embeddings, MLP and cross net, put together as in its model zoo's DNN and DCN."""
-    from fuxictr.features import FeatureMap  # type: ignore[import-not-found]  # noqa: PLC0415
-    from fuxictr.pytorch import layers  # type: ignore[import-not-found]  # noqa: PLC0415
-    from fuxictr.pytorch.models import BaseModel  # type: ignore[import-not-found]  # noqa: PLC0415
+    from fuxictr.features import FeatureMap  # noqa: PLC0415
+    from fuxictr.pytorch import layers  # noqa: PLC0415
+    from fuxictr.pytorch.models import BaseModel  # noqa: PLC0415
 
     fields = FeatureMap("bench", ".")
     for i, size in enumerate(sizes):
