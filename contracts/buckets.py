@@ -55,8 +55,17 @@ def bucket_expr(expr: pl.Expr, buckets: int, seed: int = SEED) -> pl.Expr:
     )
 
 
+def key(text: str | None, seed: int = SEED) -> int:
+    """The key of an id that owns its row: its whole hash; 0 where it is missing (and for one id in 2^64).
+
+    >>> key("x", seed=7), key(None)
+    (15473655779695607019, 0)
+    """
+    return MISSING if text is None else hash64(text, seed)
+
+
 def key_expr(expr: pl.Expr, seed: int = SEED) -> pl.Expr:
-    """The key of an id that owns its row: its whole hash, UInt64; 0 for a null (and for one id in 2^64).
+    """`key` for a whole String column, as UInt64.
 
     >>> frame = pl.DataFrame({"a": ["x", None]})
     >>> frame.select(key_expr(pl.col("a"), seed=7))["a"].to_list()

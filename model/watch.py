@@ -80,7 +80,8 @@ class Watch:
 
     def keep(self, seen: Mapping[str, float]) -> None:
         """Put a look into the history; a full one forgets every other and is fed half as often."""
-        self.history.append(dict(seen))
+        # all of one type, or what is restored would be written otherwise than what was never stopped
+        self.history.append({name: float(value) for name, value in seen.items()})
         if len(self.history) > _KEPT:
             self.history, self._stride = self.history[::2], self._stride * 2
 

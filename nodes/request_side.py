@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from contracts.app import App
-from contracts.buckets import bucket
+from contracts.buckets import bucket, key
 from contracts.errors import RocketError
 from contracts.features import STATEFUL, Feature
 from contracts.odcs import Column
@@ -162,7 +162,7 @@ class _ByHeart:
         if self._simple is not None and not all(map(self._simple, new)):
             return False
         if self._buckets and len(new) <= _FEW and all(type(value) is str for value in new):
-            features = {f.name: np.array([bucket(value, f.rows) for value in new], np.uint32) for f in self._features}
+            features = {f.name: np.array([_hashed(value, f) for value in new], _dtype(f)) for f in self._features}
         else:
             frame = _frame([self._column], [new])
             if self._simple is None and frame.select(self._reason)["reason"].null_count() < len(new):
@@ -182,6 +182,10 @@ class _ByHeart:
 
     def _nothing(self) -> tuple[dict[Any, int], list[np.ndarray]]:
         return {}, [np.empty(_KNOWN_VALUES, _dtype(feature)) for feature in self._features]
+
+
+def _hashed(text: str, feature: Feature) -> int:
+    return bucket(text, feature.rows) if feature.dynamic is None else key(text)
 
 
 def _dtype(feature: Feature) -> type[np.generic]:

@@ -140,8 +140,8 @@ def _position_apart(at: Place, *, before: bool) -> list[str]:
             mark.write_text(str(meta["position"]))
         return path
 
-    def restoring(trainer, saved) -> None:
-        restore(trainer, saved)
+    def restoring(trainer, saved, **more) -> None:
+        restore(trainer, saved, **more)
         trainer.position = int(mark.read_text())
         known = saved.tables["trained_ids"].filter(pl.col("_row") < trainer.position)
         trainer.ids.restore(known, saved.manifest.event_time_ms)
