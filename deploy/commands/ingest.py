@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from contracts.app import App
+from deploy.memory import one_heap
 from deploy.progress import TerminalProgress
 from deploy.signals import stopped_by_signals
 from flows.settings import load_app_with_settings
@@ -100,6 +101,7 @@ def _topics(
     *,
     live: bool,
 ) -> dict[str, Any]:
+    one_heap()
     # The embedded runner cannot be asked to stop: signals end it.
     with nullcontext() if where["runner"] == "embedded" else stopped_by_signals() as stop:
         from flows import ingest_live as flow

@@ -35,7 +35,7 @@ from tests.random_examples import small_app_folder
 SETTINGS: dict[str, dict[str, Any]] = {
     "labels": {"wait_s": 2, "dedupe_s": 10},
     "ingest": {"disorder_s": 1, "shards": 2},
-    "live": {"slot_s": 0.5, "idle_s": 3, "position_every_s": 0.5},
+    "live": {"slot_s": 0.5, "idle_s": 5, "position_every_s": 0.5},
     "publish": {"every_s": 1},
     "publish.gate": {
         "window_rows": 128,
@@ -109,7 +109,6 @@ class LiveLoop:
             for name in ("ingest", "scorer", "trainer"):
                 self._start(name)
             files = prepare(self.app, self.folder / "events", seconds=self._seconds, per_s=self._per_s, seed=1)
-            moved = moved_to(self.app, files, self.folder / "events" / "live", now_ms() + 1000)
             store = RedisWeights(self.valkey.url, self.app.name, timeout_s=3)
             stack.callback(store.close)
             self.log: OpenExampleLog = open_examples(self.examples, self.app)
@@ -121,6 +120,9 @@ class LiveLoop:
             made = requests(self.app, round(self._seconds * _REQUESTS_PER_S), 3)
             asked = [msgspec.json.encode(msgspec.json.decode(line) | {"tmax": _TMAX_MS}) for line in made]
             kafka = self.app.config.kafka
+            # moving takes time, and a sender that begins `live.idle_s` after its first event is late by the rules
+            start_ms = now_ms() + 2000 + round(8 * self._seconds)
+            moved = moved_to(self.app, files, self.folder / "events" / "live", start_ms)
             self.asker = Asker(self.urls["requests"], self.urls["responses"], kafka, asked, _REQUESTS_PER_S)
             self.sender = Sender(self.app, moved, self.urls)
             for thread in (self.asker, self.sender):
