@@ -19,6 +19,7 @@ from contracts.features import Feature, Layout, layout_of
 from contracts.model_checks import check_light, check_model, check_rocket, check_train
 from contracts.nets import Model, Rocket
 from contracts.odcs import DataContract, load_contract
+from contracts.schemes import check_scheme
 from contracts.sections import (
     Evaluate,
     Flink,
@@ -137,6 +138,7 @@ def load_app(name_or_dir: str | Path, overrides: Mapping[str, Any] | None = None
     check_model(path, config.model, config.features)
     check_light(path, config.model)
     check_rocket(path, config.model, config.rocket)
+    check_scheme(path, config.model, config.rocket, config.features)
     check_train(path, config.train, config.model)
     return app
 

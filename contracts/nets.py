@@ -10,6 +10,8 @@ Width = Annotated[int, Field(ge=1, le=65_536)]  # of a hidden layer
 Place = Annotated[int, Field(ge=0)]  # of a hidden layer, from the input on
 Activation = Literal["relu", "gelu", "silu", "prelu", "dice"]
 Norm = Literal["none", "batch", "layer"]
+#: How the nets are trained together; `contracts.schemes` says what each asks for, `model.schemes` what each does.
+Scheme = Literal["rocket", "offline", "born_again", "mutual", "one", "own_teacher", "net_aug", "rocket_kd"]
 
 
 class Light(Section):
@@ -66,6 +68,7 @@ class Model(Section):
 class Rocket(Section):
     """The co-training loss (Rocket Launching, AAAI 2018)."""
 
+    scheme: Scheme = "rocket"  #: which nets there are beside the light one, and who follows whom
     hint: str = "logit_mse"  #: between the logits: a name of model.hints
     hint_weight: float = Field(default=1.0, ge=0)  #: lambda
     feature_hint: str = "none"  #: between hidden layers: a name of model.hints
@@ -88,4 +91,12 @@ class Rocket(Section):
     gate_halflife_rows: int = Field(default=8192, ge=1)
     gradient_block: bool = True  #: the booster is spared the hints' gradient
     light_updates_shared: bool = True  #: the light net's loss moves what both share (the paper); false: detached
+    #: offline, rocket_kd, born_again: folder of another run of this app (or of its checkpoints); its newest one teaches
+    teacher: str | None = None
+    teacher_weight: float = Field(default=1.0, ge=0)  #: rocket_kd: of the teacher's term, bernoulli_kd
+    generation_rows: int = Field(default=65_536, ge=1)  #: born_again: after so many the light net is the next teacher
+    branches: int = Field(default=2, ge=1, le=64)  #: one: beside the light net
+    exit_share: float = Field(default=0.3, ge=0, le=1)  #: own_teacher: of an exit's loss, what it takes from the net
+    exit_feature_weight: float = Field(default=0.03, ge=0)  #: own_teacher: of the squared distance of hidden layers
+    widen: int = Field(default=2, ge=1, le=64)  #: net_aug: at most so many columns are added to each of the light net
     watch_every: int = Field(default=256, ge=0)  #: minibatches between two looks at each term's gradient; 0: none

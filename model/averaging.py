@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 class DecayingAverage:
-    """An exponentially decaying average of a net's parameters, by rows learnt.
+    """An exponentially decaying average of a net's parameters, those that move, by rows learnt.
 
     Args:
         net: whose parameters are averaged.
@@ -29,8 +29,9 @@ class DecayingAverage:
     """
 
     def __init__(self, net: nn.Module, halflife_rows: int) -> None:
-        self._net, self._halflife_rows, self._rows = net, halflife_rows, 0
-        self._average = {name: p.detach().clone() for name, p in net.named_parameters()}
+        self._halflife_rows, self._rows = halflife_rows, 0
+        self._moving = {name: p for name, p in net.named_parameters() if p.requires_grad}
+        self._average = {name: p.detach().clone() for name, p in self._moving.items()}
 
     @torch.no_grad()
     def update(self, rows: int) -> None:
@@ -38,7 +39,7 @@ class DecayingAverage:
         self._rows += rows
         decayed = 0.5 ** (rows / self._halflife_rows) if self._halflife_rows else 0.0
         keep = min(decayed, 1 - rows / self._rows)  # a plain mean until the decay is the smaller
-        for name, parameter in self._net.named_parameters():
+        for name, parameter in self._moving.items():
             self._average[name].lerp_(parameter, 1 - keep)
 
     def state(self) -> dict[str, Tensor]:
@@ -48,13 +49,13 @@ class DecayingAverage:
     @contextmanager
     def applied(self) -> Iterator[None]:
         """The net computes with the averages inside the `with` block, and with its own parameters after it."""
-        own = {name: parameter.data for name, parameter in self._net.named_parameters()}
-        for name, parameter in self._net.named_parameters():
+        own = {name: parameter.data for name, parameter in self._moving.items()}
+        for name, parameter in self._moving.items():
             parameter.data = self._average[name]
         try:
             yield
         finally:
-            for name, parameter in self._net.named_parameters():
+            for name, parameter in self._moving.items():
                 parameter.data = own[name]
 
     def load(self, state: Mapping[str, Tensor], rows: int) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from contracts.errors import ContractError
 from contracts.training import Train
-from model.layers import RunningStandardise
+from model.layers import MovesWhenTold
 
 log = logging.getLogger(__name__)
 _MEND = (
@@ -33,7 +33,7 @@ class Guard:
             buffer
             for net in nets
             for module in net.modules()
-            if not isinstance(module, RunningStandardise)  # moves when it is told to, not in its forward pass
+            if not isinstance(module, MovesWhenTold)
             for buffer in module.buffers(recurse=False)
         ]
         self.batches = 0  #: skipped in this lineage

@@ -98,7 +98,11 @@ def second_order(vectors_BMD: Tensor) -> Tensor:
     return pairs_B
 
 
-class RunningStandardise(nn.Module):
+class MovesWhenTold(nn.Module):
+    """Its buffers move when a method says so, never in a forward pass: a skipped minibatch leaves nothing to undo."""
+
+
+class RunningStandardise(MovesWhenTold):
     """Centre and scale by the mean and deviation of the rows seen before, and keep the result within +-5.
 
     The state is part of the net's, and moves only with `observe`, so the same rows give the same numbers wherever

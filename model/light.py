@@ -53,7 +53,7 @@ class LightNet(nn.Module):
 
     def lowest(self, embedding_BX: Tensor, dense_BN: Tensor, hidden: list[Tensor] | None = None) -> Tensor:
         """The trunk: what its last layer gives, [B, H]; what each gives is put behind `hidden`."""
-        return self._climb(_inputs(embedding_BX, dense_BN), range(self._trunk), hidden)
+        return self._climb(inputs_of(embedding_BX, dense_BN), range(self._trunk), hidden)
 
     def forward(
         self,
@@ -75,7 +75,7 @@ class LightNet(nn.Module):
         """
         logit_B = self.bias.expand(dense_BN.shape[0])
         if len(self.mlp):
-            x_BI = _inputs(embedding_BX, dense_BN) if trunk_BH is None else trunk_BH
+            x_BI = inputs_of(embedding_BX, dense_BN) if trunk_BH is None else trunk_BH
             first = 0 if trunk_BH is None else self._trunk
             x_BI = self._climb(x_BI, range(first, len(self.mlp) - 1), hidden)
             logit_B = self.mlp[-1](x_BI).squeeze(1) + self.bias
@@ -94,15 +94,15 @@ class LightNet(nn.Module):
 
     def _climb(self, x_BI: Tensor, layers: range, hidden: list[Tensor] | None) -> Tensor:
         for layer in layers:
-            x_BI = self.mlp[layer](x_BI)
-            if len(self.norms):
-                x_BI = self.norms[layer](x_BI)
-            x_BI = self._bend(x_BI, layer)
+            x_BI = self.bent(self.mlp[layer](x_BI), layer)
             if hidden is not None:
                 hidden.append(x_BI)
         return x_BI
 
-    def _bend(self, x_BH: Tensor, layer: int) -> Tensor:
+    def bent(self, x_BH: Tensor, layer: int) -> Tensor:
+        """A hidden layer's linear part, [B, H], after its norm and activation."""
+        if len(self.norms):
+            x_BH = self.norms[layer](x_BH)
         if self._activation == "relu":
             return x_BH.relu()
         if self._activation == "prelu":
@@ -110,5 +110,6 @@ class LightNet(nn.Module):
         return F.silu(x_BH) if self._activation == "silu" else F.gelu(x_BH, approximate="tanh")
 
 
-def _inputs(embedding_BX: Tensor, dense_BN: Tensor) -> Tensor:
+def inputs_of(embedding_BX: Tensor, dense_BN: Tensor) -> Tensor:
+    """What the first layer sees: embeddings, then numbers."""
     return torch.cat((embedding_BX, dense_BN), dim=1) if dense_BN.shape[1] else embedding_BX

@@ -21,6 +21,9 @@ Who feels what (a test holds the table; "block" is `rocket.gradient_block`, "upd
 "updates" lets the light net's side of a term through, "without block" the booster's. A light net whose paired layer
 lies in a detached trunk feels nothing of that pair.
 
+This is the scheme "rocket". "mutual" opens the block and has `both_ways`; the other schemes add a term, which the table
+in `model.schemes` describes.
+
 A click has one logit [B]. Class logits [B, C] take the same way with `class_loss` as their label loss and a hint of
 `model.hints.classes`.
 """
@@ -33,7 +36,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.hints import Hint
+from model.hints import Hint, ToldHint
+from model.schemes.scheme import Costs
 
 #: Logits [B] or [B, C] and the net (0 light, 1 booster) to nats [B], before the rows' weights.
 RowLoss = Callable[[Tensor, int], Tensor]
@@ -49,6 +53,7 @@ class Terms(NamedTuple):
     feature: Tensor | None  #: before its lambda; None without a feature hint
     #: what the total is the sum of, by name (light, booster, hint, feature), lambdas in: autograd follows them
     parts: dict[str, Tensor]
+    scheme: Tensor | None = None  #: what the scheme adds, lambdas in (`model.schemes`)
 
 
 class Features(NamedTuple):
@@ -103,6 +108,7 @@ def rocket_loss(
     gradient_block: bool,
     row_loss: RowLoss | None = None,
     features: Features | None = None,
+    scheme: Callable[[Costs], Tensor | None] | None = None,
 ) -> Terms:
     """Both nets learn the label; the light net also follows the booster.
 
@@ -117,6 +123,7 @@ def rocket_loss(
         gradient_block: whether the booster is spared the hint's gradient (law 10).
         row_loss: in place of the cross-entropy, where labels come late (`model.delayed`) or are classes.
         features: what the hidden layers add; its booster side is detached under the block as the logits are.
+        scheme: what is trained beside both nets adds.
     """
 
     def learnt(logit_B: Tensor, net: int) -> Tensor:
@@ -124,9 +131,16 @@ def rocket_loss(
             return label_loss(logit_B, label_B, weight_B, shift_B)
         return (row_loss(logit_B, net) * weight_B).mean()
 
+    def follow(follower_B: Tensor, leader_B: Tensor) -> Tensor:
+        return _weighed(hint(follower_B, leader_B.detach()), weight_B)
+
     light = learnt(light_B, 0)
+    costs = Costs(lambda z_B: learnt(z_B, 0), follow, lambda cost_B: _weighed(cost_B, weight_B), hint_weight)
+    beside = None if scheme is None else scheme(costs)
     if booster_B is None:
-        return Terms(light, light.detach(), None, None, None, {"light": light})
+        parts = {"light": light} if beside is None else {"light": light, "scheme": beside}
+        total = light if beside is None else light + beside
+        return Terms(total, light.detach(), None, None, None, parts, None if beside is None else beside.detach())
     booster = learnt(booster_B, 1)
     parts = {"light": light, "booster": booster}
 
@@ -142,10 +156,33 @@ def rocket_loss(
     feature = None
     if features is not None:
         feature = told(features.weight, lambda: _between(features, weight_B, gradient_block), "feature")
+    if beside is not None:
+        parts["scheme"] = beside
     total = light + booster
-    for name in ("hint", "feature"):
+    for name in ("hint", "feature", "scheme"):
         total = total + parts[name] if name in parts else total
-    return Terms(total, light.detach(), booster.detach(), apart, feature, parts)
+    told_beside = None if beside is None else beside.detach()
+    return Terms(total, light.detach(), booster.detach(), apart, feature, parts, told_beside)
+
+
+def both_ways(hint: ToldHint) -> ToldHint:
+    """Deep mutual learning: each side follows the other, which stands still (Zhang et al., CVPR 2018, equations 4, 5).
+
+    Args:
+        hint: of two logits [B] and the label [B]; for the paper's, `bernoulli_kl`.
+
+    >>> from model.hints import hint_of
+    >>> from contracts.nets import Rocket
+    >>> light, booster = torch.tensor([1.0], requires_grad=True), torch.tensor([3.0], requires_grad=True)
+    >>> both_ways(hint_of(Rocket()))(light, booster, torch.ones(1)).sum().backward()
+    >>> light.grad.tolist(), booster.grad.tolist()
+    ([-4.0], [4.0])
+    """
+
+    def mutual(light_B: Tensor, booster_B: Tensor, label_B: Tensor) -> Tensor:
+        return hint(light_B, booster_B.detach(), label_B) + hint(booster_B, light_B.detach(), label_B)
+
+    return mutual
 
 
 def _spared(booster: Tensor, gradient_block: bool) -> Tensor:  # noqa: FBT001  # private

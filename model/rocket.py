@@ -15,48 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from contracts.app import App
-from contracts.errors import ContractError
-from contracts.nets import Booster
-from model.boosters import BoosterInput, Sizes, gives_hidden, make_booster
+from contracts.schemes import WITH_BOOSTER
+from model.booster_net import judge_booster, make_booster_net, rows_that_it_reads
 from model.delayed import DelayHeads, mode_of
 from model.embeddings import Part, Table, Touched
 from model.hints import make_coach
-from model.layers import AttentionPooling, MeanPooling, Padded, RunningStandardise
 from model.light import LightNet
+from model.schemes import make_scheme
+from model.schemes.scheme import Said, Seen
 from model.tensors import Batch
-
-
-class BoosterNet(nn.Module):
-    """Pools sequences and standardises numbers, then lets the named booster judge."""
-
-    def __init__(self, sizes: Sizes, settings: Booster) -> None:
-        super().__init__()
-        self._queries = sizes.queries
-        self.standardise = RunningStandardise(sizes.dense)
-        pooling = AttentionPooling if settings.pooling == "attention" else MeanPooling
-        self.pooling = nn.ModuleList(pooling(sizes.width) for _ in sizes.queries)
-        self.tower = make_booster(settings, sizes)
-
-    def forward(
-        self,
-        fields_BFD: Tensor,
-        sequences: tuple[tuple[Tensor, Tensor], ...],
-        dense_BN: Tensor,
-        trunk_BH: Tensor | None = None,
-        hidden: list[Tensor] | None = None,
-    ) -> Tensor:
-        """Embeddings [B, F, D], sequences ([B, L, D], mask [B, L]) and raw numbers [B, N] to logits [B], float32.
-
-        The trunk is what the shared layers give; behind `hidden` each hidden layer's output is put, [B, H].
-        """
-        pooled = [
-            pool(*sequence, fields_BFD[:, query])
-            for pool, sequence, query in zip(self.pooling, sequences, self._queries, strict=True)
-        ]
-        pooled_BQD = torch.stack(pooled, dim=1) if pooled else fields_BFD[:, :0]
-        seen = BoosterInput(fields_BFD, pooled_BQD, self.standardise(dense_BN), sequences, trunk_BH)
-        logit_B: Tensor = self.tower(seen) if hidden is None else self.tower(seen, hidden=hidden)
-        return logit_B.float()
 
 
 class Judged(NamedTuple):
@@ -68,6 +35,7 @@ class Judged(NamedTuple):
     heads_BK: Tensor | None = None  #: of the delay heads, where `labels.mode` has them
     light_layers: tuple[Tensor, ...] = ()  #: what its hidden layers gave, [B, H] each, where that was asked for
     booster_layers: tuple[Tensor, ...] = ()  #: likewise; of a booster of one's own those that it tells
+    said: Said = Said()  #: by the scheme's nets
 
 
 class RocketNets:
@@ -86,9 +54,8 @@ class RocketNets:
         self._width = model.embedding_dim
         self._light_ids = len(layout.light_ids)
         self._light_dense = len(layout.light_dense)
-        self._asks_hidden = app.config.rocket.feature_hint != "none"
         self._light_moves_shared = app.config.rocket.light_updates_shared
-        alone = model.booster.kind == "none"
+        alone = model.booster.kind == "none" or app.config.rocket.scheme not in WITH_BOOSTER
         self._trunk = 0 if alone or model.share != "trunk" else model.trunk_layers
         prior = app.config.serving.prior_ctr
 
@@ -122,38 +89,32 @@ class RocketNets:
             )
             torch.manual_seed(seed + 3)
             trunk = model.light.layers[self._trunk - 1] if self._trunk else 0
-            self.booster = None if alone else self._make_booster(model.booster, self.light.bias, trunk)
+            self.booster = None if alone else make_booster_net(app, trunk=trunk)
             torch.manual_seed(seed + 4)
             mode = mode_of(app.config.labels)
             inputs = self._light_ids * self._width + self._light_dense
             self.heads = DelayHeads(inputs, mode.start) if mode is not None and mode.start else None
         self.coach = make_coach(model, app.config.rocket, seed + 5)  #: what the feature hint learns of its own
+        self.scheme = make_scheme(app, seed + 6)  #: what the scheme has beside both nets
         for table in self.tables.values():
             table.to(device)
         for net in self.nets.values():
             net.to(device)
 
-    def _make_booster(self, settings: Booster, prior_logit: Tensor, trunk: int) -> BoosterNet:
-        layout = self.layout
-        names = [feature.name for feature in layout.ids]
-        queries = tuple(names.index(f.of or "") for f in layout.sequences)
-        sizes = Sizes(len(layout.ids), len(layout.sequences), len(layout.dense), self._width, queries, trunk)
-        net = BoosterNet(sizes, settings)
-        if self._asks_hidden and not gives_hidden(net.tower):
-            raise ContractError(
-                f"[rocket] feature_hint needs the booster's hidden layers, and '{settings.kind}' does not give them: "
-                "let its forward take hidden, a list to put them behind (see model/boosters/mlp.py), or set "
-                'feature_hint = "none"'
-            )
-        head = getattr(net.tower, "head", None)
-        if isinstance(head, nn.Linear) and head.out_features == 1:
-            nn.init.constant_(head.bias, float(prior_logit.detach()))
-        return net
-
     @property
     def shared(self) -> bool:
         """Whether both nets read one table."""
         return self.booster_table is self.light_table
+
+    @property
+    def follows(self) -> bool:
+        """Whether anything is followed by the light net, so that lambda counts."""
+        return self.booster is not None or self.scheme.follows
+
+    @property
+    def taught(self) -> bool:
+        """Whether a booster, or a net in its place, judges beside the light net."""
+        return self.booster is not None or self.scheme.teaches
 
     @property
     def tables(self) -> dict[str, Table]:
@@ -166,8 +127,15 @@ class RocketNets:
 
     @property
     def nets(self) -> dict[str, nn.Module]:
-        """The nets by name: "light", unless it is alone "booster", and "coach" and "heads" where there are any."""
-        nets = {"light": self.light, "booster": self.booster, "coach": self.coach, "heads": self.heads}
+        """The nets by name: "light", unless it is alone "booster"; "coach", "scheme", "heads" where there are any."""
+        scheme = self.scheme if self.scheme.state_dict() else None
+        nets = {
+            "light": self.light,
+            "booster": self.booster,
+            "coach": self.coach,
+            "scheme": scheme,
+            "heads": self.heads,
+        }
         return {name: net for name, net in nets.items() if net is not None}
 
     def learn(self, batch: Batch, autocast: AbstractContextManager[object], *, hidden: bool = False) -> Judged:
@@ -183,7 +151,7 @@ class RocketNets:
             touched = self.light_table.touch(light_rows)
             judged = self._judge(batch, touched.leaves, None, autocast, hidden)
             return judged._replace(touched=((self.light_table, touched),))
-        theirs = self.booster_table.touch(self._booster_rows(batch))
+        theirs = self.booster_table.touch(rows_that_it_reads(batch))
         if self.shared:
             judged = self._judge(batch, self._light_shares(batch, theirs.leaves), theirs.leaves[0], autocast, hidden)
             return judged._replace(touched=((self.booster_table, theirs),))
@@ -195,7 +163,7 @@ class RocketNets:
         """Logits without gradients, in float32; no delay heads."""
         light_rows = batch.ids_BF[:, : self._light_ids].reshape(-1)
         with torch.no_grad():
-            leaf = None if self.booster_table is None else self.booster_table.look_up(self._booster_rows(batch))[0]
+            leaf = None if self.booster_table is None else self.booster_table.look_up(rows_that_it_reads(batch))[0]
             judged = self._judge(batch, self.light_table.look_up(light_rows), leaf, nullcontext(), hidden)
         return judged._replace(heads_BK=None)
 
@@ -203,10 +171,6 @@ class RocketNets:
         """Let the booster's standardisation see the numbers of a minibatch that has been learnt."""
         if self.booster is not None:
             self.booster.standardise.observe(batch.dense_BN)
-
-    def _booster_rows(self, batch: Batch) -> Tensor:
-        ids_M = batch.ids_BF.reshape(-1)
-        return torch.cat((ids_M, *(s.rows_S for s in batch.sequences))) if batch.sequences else ids_M
 
     def _light_shares(self, batch: Batch, leaves: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Of each part of all look-ups those that the light net makes."""
@@ -227,7 +191,7 @@ class RocketNets:
         hidden: bool,  # noqa: FBT001  # private
     ) -> Judged:
         """Both nets from the rows that they read."""
-        lights: list[Tensor] | None = [] if hidden else None
+        lights: list[Tensor] | None = [] if hidden or self.scheme.asks_hidden else None
         boosters: list[Tensor] | None = [] if hidden else None
         dense_BN, trunk_BH = batch.dense_BN[:, : self._light_dense], None
         embedding_BX = leaves[0].view(batch.rows, self._light_ids * self._width)
@@ -242,16 +206,10 @@ class RocketNets:
         booster_B = None
         if self.booster is not None and booster_leaf_MD is not None:
             with autocast:
-                booster_B = self._judge_booster(self.booster, batch, booster_leaf_MD, trunk_BH, boosters)
+                booster_B = judge_booster(self.booster, batch, booster_leaf_MD, trunk_BH, boosters)
         heads_BK = None if self.heads is None else self.heads(embedding_BX, dense_BN)
-        return Judged(light_B, booster_B, (), heads_BK, tuple(lights or ()), tuple(boosters or ()))
-
-    def _judge_booster(
-        self, net: BoosterNet, batch: Batch, leaf_MD: Tensor, trunk_BH: Tensor | None, hidden: list[Tensor] | None
-    ) -> Tensor:
-        parts = torch.split(leaf_MD, [batch.ids_BF.numel(), *(s.rows_S.shape[0] for s in batch.sequences)])
-        fields_BFD = parts[0].view(batch.rows, len(self.layout.ids), self._width)
-        padded = [Padded(sequence) for sequence in batch.sequences]
-        sequences = tuple((p.fill(part), p.mask_BL) for p, part in zip(padded, parts[1:], strict=True))
-        logit_B: Tensor = net(fields_BFD, sequences, batch.dense_BN, trunk_BH, hidden)
-        return logit_B
+        judged = Judged(light_B, booster_B, (), heads_BK, tuple(lights or ()), tuple(boosters or ()))
+        said = self.scheme.judge(Seen(batch, embedding_BX, dense_BN, self.light, light_B, judged.light_layers, hidden))
+        if said.booster_B is not None:
+            judged = judged._replace(booster_B=said.booster_B, booster_layers=said.booster_layers)
+        return judged._replace(said=said)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from contracts.nets import Rocket
+from contracts.schemes import LED
 
 
 def strength(rocket: Rocket, rows: int) -> float:
@@ -60,7 +61,7 @@ class HintGate:
 
     def strength(self, rows_learnt: int) -> float:
         """What the lambdas of all hints are multiplied by."""
-        if self._rocket.gate and not self.open:
+        if self._rocket.gate and self._rocket.scheme in LED and not self.open:
             return 0.0
         return strength(self._rocket, rows_learnt - self.since_rows)
 

@@ -1,4 +1,4 @@
-"""Whether a checkpoint was trained as an app says: labels, optimizers, shapes."""
+"""Whether a checkpoint was trained as an app says: labels, scheme, optimizers, shapes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -33,13 +33,19 @@ def check_fits(app: App, own: Mapping[str, Tensor], state: Mapping[str, Tensor],
         meta: the checkpoint's.
 
     Raises:
-        ContractError: other labels, optimizers or shapes; names the first, and the mend.
+        ContractError: other labels, scheme, optimizers or shapes; names the first, and the mend.
     """
     mode, wanted = meta.get("label_mode", "wait"), app.config.labels.mode
     if mode != wanted:
         raise ContractError(
             f'the checkpoint was trained with labels.mode = "{mode}", but app \'{app.name}\' says "{wanted}"; '
             "set it back, or train into a new folder"
+        )
+    scheme, wanted_scheme = meta.get("scheme", "rocket"), app.config.rocket.scheme
+    if scheme != wanted_scheme:
+        raise ContractError(
+            f"the checkpoint was trained with rocket.scheme = \"{scheme}\", but app '{app.name}' says "
+            f'"{wanted_scheme}"; set it back, or train into a new folder'
         )
     trained = _FIRST | dict(meta.get("optimizers", {}))
     for setting, name in optimizers_of(app).items():
@@ -54,6 +60,6 @@ def check_fits(app: App, own: Mapping[str, Tensor], state: Mapping[str, Tensor],
         odd = sorted(key for key in shapes.keys() | found.keys() if shapes.get(key) != found.get(key))[0]
         raise ContractError(
             f"the checkpoint does not fit the nets of app '{app.name}': '{odd}' has shape {found.get(odd)} in it and "
-            f"{shapes.get(odd)} here; restore [model], [train] and rocket.feature_hint as they "
+            f"{shapes.get(odd)} here; restore [model], [train] and [rocket] as they "
             "were, or train into a new folder"
         )

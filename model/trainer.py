@@ -18,7 +18,7 @@ from model.embeddings import Table, Touched
 from model.guard import Guard
 from model.hints import feature_hints_of, hint_of
 from model.lifecycle import fitted
-from model.losses import Features, Terms, rocket_loss
+from model.losses import Features, Terms, both_ways, rocket_loss
 from model.memory import keep_freed_memory
 from model.optimizers.flat import FlatOptimizer
 from model.precision import denormals_flushed, pick_device, use_bf16
@@ -56,20 +56,19 @@ class Trainer:
         torch.set_num_threads(config.train.threads)
         keep_freed_memory()
         self.device = pick_device(config.train.device)
-        self._hint = hint_of(config.rocket)
+        self._mutual = config.rocket.scheme == "mutual"
+        self._hint = both_ways(hint_of(config.rocket)) if self._mutual else hint_of(config.rocket)
         self._mode, self._link = mode_of(config.labels), config.labels.link
         self._observed = config.labels.first_row_s / config.labels.wait_s
         self.nets = RocketNets(app, seed=self.seed, device=self.device)
         self.ids = DynamicIds(app.layout, self.nets.tables)  #: whose row is whose, where ids own their rows
-        self._feature_hints = (
-            feature_hints_of(config.rocket, self.nets.coach) if self.nets.booster is not None else None
-        )
+        self._feature_hints = feature_hints_of(config.rocket, self.nets.coach) if self.nets.taught else None
         train, nets = config.train, self.nets.nets.values()
         self._dense, self.guard = FlatOptimizer(nets, lr=train.dense_lr, settings=train.dense), Guard(train, nets)
         halflife = config.train.average_rows
         self.averages = {name: DecayingAverage(net, halflife) for name, net in self.nets.nets.items()}
         self.bf16 = use_bf16(config.train, self.nets.booster, self.device)
-        own = ":" in config.model.booster.kind
+        own = ":" in config.model.booster.kind or self.nets.scheme.draws
         self._randomness = Randomness(self.nets.nets.values(), own=own, device=self.device)
         self._gate = HintGate(config.rocket)
         self.watch = Watch(self.nets, config.rocket.watch_every)  #: figures of the terms; they steer nothing
@@ -77,7 +76,7 @@ class Trainer:
     @property
     def gate_open(self) -> bool:
         """Whether the booster's running logloss is below the light's by `rocket.gate_lead`, decayed by rows."""
-        return self.nets.booster is not None and self._gate.open
+        return self.nets.taught and self._gate.open
 
     @property
     def hint_weight(self) -> float:
@@ -85,7 +84,7 @@ class Trainer:
         return self.app.config.rocket.hint_weight * self._strength()
 
     def _strength(self) -> float:
-        return 0.0 if self.nets.booster is None else self._gate.strength(self.rows_learnt)
+        return self._gate.strength(self.rows_learnt) * self.nets.scheme.strength() if self.nets.follows else 0.0
 
     def learn(self, rows: pl.DataFrame | Batch) -> Predictions:
         """Predict some rows, then learn them as one minibatch.
@@ -104,6 +103,8 @@ class Trainer:
         batch = rows if isinstance(rows, Batch) else to_batch(rows, self.app)
         if not batch.rows:
             raise ContractError("a minibatch has no rows; cut minibatches of train.batch_rows rows")
+        if not self.step:
+            self.nets.scheme.begin(self)
         batch = self.ids.learn(batch, self.seed).to(self.device)
         with self._randomness.at(self.seed, self.step), denormals_flushed():
             return self._learn(batch)
@@ -122,9 +123,10 @@ class Trainer:
             batch.logit_shift_B,
             hint=lambda light_B, booster_B: self._hint(light_B, booster_B, batch.label_B),
             hint_weight=weight,
-            gradient_block=self.app.config.rocket.gradient_block,
+            gradient_block=self.app.config.rocket.gradient_block and not self._mutual,
             row_loss=None if mode is None else lambda logit_B, net: mode.loss(logit_B, rows, net),
             features=self._features(judged),
+            scheme=lambda costs: self.nets.scheme.terms(judged.light_B, judged.light_layers, judged.said, costs),
         )
         total = terms.total
         figures_of_heads: dict[str, float] = {}
@@ -138,6 +140,7 @@ class Trainer:
         figures = self._figures(terms, weight, norms) | figures_of_heads
         if learnt := self._move(judged.touched, (*figures.values(), *norms), batch.rows):
             self.nets.observe(batch)
+            self.nets.scheme.learnt(self)
             self._gate.move(figures["loss_light"], figures.get("loss_booster", 0.0), batch.rows)
             if seen:
                 self.watch.keep({"rows": learnt_before, "booster_lead": self._gate.lead, **figures, **seen})
@@ -227,6 +230,7 @@ class Trainer:
             "rows_learnt": self.rows_learnt,
             "bf16": self.bf16,
             "label_mode": self.app.config.labels.mode,
+            "scheme": self.app.config.rocket.scheme,
             "booster": {"kind": self.app.config.model.booster.kind, "since_rows": self._gate.since_rows},
             "running_logloss": self._gate.meta(),
             "watch": self.watch.meta(),
@@ -286,8 +290,10 @@ class Trainer:
                 "loss_booster": float(terms.booster),
                 "hint": float(terms.hint),
                 "hint_weight": weight,
-                "grad_norm_booster": norms["booster"],
+                "grad_norm_booster": norms.get("booster", 0.0),
             }
         if terms.feature is not None:
             figures["feature"] = float(terms.feature)
+        if terms.scheme is not None:
+            figures["scheme"] = float(terms.scheme)
         return figures

@@ -12,7 +12,7 @@ from torch import Tensor
 from model.rocket import Judged, RocketNets
 
 _KEPT = 128  # looks that the history holds; then every other one goes
-_TERMS = ("light", "booster", "hint", "feature")
+_TERMS = ("light", "booster", "hint", "feature", "scheme")
 
 
 class Watch:
@@ -24,8 +24,8 @@ class Watch:
 
     A look has `rows` (learnt before it), the minibatch's figures (`Predictions.terms`), and
 
-    * `grad_<net>_<term>`: length of the gradient that a term (light and booster: their label losses; hint, feature:
-      lambda in) puts on a net ("light", "booster": parameters of the towers; "rows": all embedding rows looked up);
+    * `grad_<net>_<term>`: length of the gradient that a term (light and booster: their label losses; the others:
+      lambdas in) puts on a net ("light", "booster": parameters of the towers; "rows": all embedding rows looked up);
     * `hint_share`: hint and feature over all terms, of the lengths on the light net;
     * `booster_lead`: running logloss of the light net less the booster's, nats;
     * `rms_<table>`, `new_<table>`: root mean square of the embeddings of the distinct rows looked up, and the share of

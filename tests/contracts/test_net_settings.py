@@ -46,6 +46,23 @@ _WRONG: dict[str, tuple[dict[str, Any], dict[str, Any], list[str]]] = {
     ),
     "dice in what serves": ({"light": {"activation": "dice"}}, {}, ["[model.light]", "dice", 'norm = "layer"']),
     "a batch norm in what serves": ({"light": {"norm": "batch"}}, {}, ["[model.light]", "moments", 'norm = "layer"']),
+    "mutual learning with a block": (
+        {}, {"scheme": "mutual", "gradient_block": True}, ["scheme = \"mutual\"", "leave gradient_block out"],
+    ),
+    "mutual learning alone": ({"booster": {"kind": "none"}}, {"scheme": "mutual"}, ["needs a booster", "name one"]),
+    "distillation without a teacher": ({}, {"scheme": "offline"}, ["no teacher", 'set teacher = "DIR"']),
+    "rocket and KD without a teacher": ({}, {"scheme": "rocket_kd"}, ["no teacher", 'set teacher = "DIR"']),
+    "a teacher that nobody asks": ({}, {"teacher": "run"}, ["leave teacher out", 'scheme = "offline"']),
+    "exits of no layers": ({"light": {"hidden": []}}, {"scheme": "own_teacher"}, ["there are none", "[model.light]"]),
+    "no layers to widen": ({"light": {"hidden": []}}, {"scheme": "net_aug"}, ["there are none", "[model.light]"]),
+    "no layers for branches": ({"light": {"hidden": []}}, {"scheme": "one"}, ["there are none", "[model.light]"]),
+    "layers of a booster that is not there": (
+        _LAYERS, {"scheme": "one", "feature_hint": "cosine", "feature_layers": [[0, 1]]}, ['feature_hint = "none"'],
+    ),
+    "a trunk for a booster that is not there": (
+        {"sharing": "shared", "share": "trunk"}, {"scheme": "net_aug"}, ['set [model] share = "embeddings"'],
+    ),
+    "an unknown scheme": ({}, {"scheme": "rockets"}, ["rocket.scheme", "did you mean 'rocket'"]),
     "embeddings that nobody reads": ({"light": {"deep": False}}, {}, ["without fm", "set fm = true"]),
 }  # fmt: skip
 

@@ -21,6 +21,7 @@ from model.hints import HINTS
 from model.trainer import Trainer
 from tests.model.test_trainer import OWN
 from tests.random_examples import random_examples, small_app
+from tests.saved_runs import save_run
 
 BATCH, SAVED, STEPS = 32, 5, 9
 #: Every choice is made on top of these: nothing that steers training is at rest.
@@ -36,6 +37,9 @@ WITH: dict[str, dict[str, Any]] = {
     "bilinear": {"model": {"booster": {"kind": "fibinet"}}},
     "mask_parallel": {"model": {"booster": {"kind": "masknet"}}},
     "deep": {"model": {"light": {"fm": True}}},
+    "scheme=offline": {"rocket": {"teacher": "TEACHER"}},
+    "scheme=rocket_kd": {"rocket": {"teacher": "TEACHER"}},
+    "scheme=born_again": {"rocket": {"generation_rows": 2 * 32}},
 }
 #: Choices that are refused when the app is checked.
 REFUSED = {"model.light.activation=dice", "model.light.norm=batch"}
@@ -51,6 +55,18 @@ NUMBERS: dict[str, dict[str, Any]] = {
         "train": {"embedding_optimizer": "sparse_adam", "wide_optimizer": "ftrl", "dense": {"optimizer": "adamw"}}
     },
     "experts": {"model": {"booster": {"kind": "dcn_v2", "cross_experts": 3}}},
+    "generations, the first from elsewhere": {
+        "rocket": {"scheme": "born_again", "teacher": "TEACHER", "generation_rows": 64}
+    },
+    "widened, normed": {
+        "model": {"light": {"hidden": [8, 4], "norm": "layer", "activation": "prelu"}},
+        "rocket": {"scheme": "net_aug", "widen": 3},
+    },
+    "branches over a layer": {"model": {"light": {"hidden": [8, 4]}}, "rocket": {"scheme": "one", "branches": 3}},
+    "exits of two layers": {"model": {"light": {"hidden": [8, 4]}}, "rocket": {"scheme": "own_teacher"}},
+    "hidden layers of a teacher that stands still": {
+        "rocket": {"scheme": "offline", "teacher": "TEACHER", "feature_hint": "fitnet", "feature_layers": [[0, 0]]}
+    },
     "no booster, all else": {
         "model": {"booster": {"kind": "none"}},
         "train": {"embedding_optimizer": "sparse_adam", "wide_optimizer": "ftrl"},
@@ -83,7 +99,8 @@ def choices(section: type[BaseModel], path: tuple[str, ...]) -> Iterator[tuple[s
         for value in options(annotation):
             if value == "auto" or f"{'.'.join((*path, name))}={value}" in REFUSED:
                 continue
-            yield f"{'.'.join((*path, name))}={value}", laid_over(nested((*path, name), value), WITH.get(name, {}))
+            beside = WITH.get(name, {}) | WITH.get(f"{name}={value}", {})
+            yield f"{'.'.join((*path, name))}={value}", laid_over(nested((*path, name), value), beside)
 
 
 def enumerated() -> dict[str, dict[str, Any]]:
@@ -103,7 +120,7 @@ CASES = enumerated()
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("app") / "small"
-    small_app(made)
+    save_run(Trainer(small_app(made, BASE), seed=5), made.with_name("teacher"))
     return made
 
 
@@ -121,9 +138,15 @@ def minibatches(app: App) -> list[pl.DataFrame]:
     return cut
 
 
+def with_teacher(case: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The case, with the folder of the teacher that it asks for."""
+    asked = case.get("rocket", {}).get("teacher") == "TEACHER"
+    return laid_over(case, {"rocket": {"teacher": str(folder.with_name("teacher"))}}) if asked else case
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_a_restored_trainer_goes_on_bit_for_bit(folder: Path, case: str) -> None:
-    app = small_app(folder, laid_over(BASE, CASES[case]))
+    app = small_app(folder, laid_over(BASE, with_teacher(CASES[case], folder)))
     cut, first = minibatches(app), Trainer(app)
     for rows in cut[:SAVED]:
         first.learn(rows)

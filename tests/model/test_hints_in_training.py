@@ -116,9 +116,7 @@ def test_a_hint_that_learns_is_not_begun_in_the_middle_by_mistake_but_with_a_new
     plain = taught(folder, "feature_hint", "rkd")
     frame = random_examples(plain.app, 128)
     state = learn(plain, frame)
-    with pytest.raises(
-        ContractError, match=r"coach.*restore \[model\], \[train\] and rocket.feature_hint as they were"
-    ):
+    with pytest.raises(ContractError, match=r"coach.*restore \[model\], \[train\] and \[rocket\] as they were"):
         taught(folder, "feature_hint", "fitnet").restore(state, plain.meta())
     other = taught(folder, "feature_hint", "fitnet")
     held, meta = learn(other, frame), other.meta()
