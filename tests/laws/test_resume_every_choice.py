@@ -16,12 +16,12 @@ import torch
 from pydantic import BaseModel
 
 from contracts.app import App, AppConfig, laid_over
+from deploy.benches.hints_study.learn import save_teacher
 from model.boosters import BOOSTERS
 from model.hints import HINTS
 from model.trainer import Trainer
 from tests.model.test_trainer import OWN
 from tests.random_examples import random_examples, small_app
-from tests.saved_runs import save_run
 
 BATCH, SAVED, STEPS = 32, 5, 9
 #: Every choice is made on top of these: nothing that steers training is at rest.
@@ -120,7 +120,7 @@ CASES = enumerated()
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("app") / "small"
-    save_run(Trainer(small_app(made, BASE), seed=5), made.with_name("teacher"))
+    save_teacher(Trainer(small_app(made, BASE), seed=5), made.with_name("teacher"))
     return made
 
 

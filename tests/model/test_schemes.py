@@ -11,6 +11,7 @@ import torch
 from contracts.app import App
 from contracts.errors import ContractError
 from contracts.schemes import SCHEMES
+from deploy.benches.hints_study.learn import save_teacher
 from model.export import light_arrays
 from model.hints import hint_named
 from model.losses import Terms, both_ways, rocket_loss
@@ -23,7 +24,6 @@ from nodes.fakes import MemoryWeights
 from nodes.publish import Publisher
 from nodes.score import LightScorer
 from tests.random_examples import dynamic_app, random_examples, small_app, small_app_folder
-from tests.saved_runs import save_run
 
 MODEL = {"light": {"hidden": [8, 6], "fm": True}}
 ROWS = 64
@@ -40,7 +40,7 @@ def teacher(folder: Path) -> Trainer:
     """Trained for a while, and saved beside the app."""
     trainer = Trainer(app_of(folder, "rocket"), seed=9)
     learn(trainer, 6)
-    save_run(trainer, folder.with_name("teacher"))
+    save_teacher(trainer, folder.with_name("teacher"))
     return trainer
 
 

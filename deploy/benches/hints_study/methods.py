@@ -1,0 +1,88 @@
+"""What `rocket bench hints` compares: every loss that `[rocket]` can name, and every scheme."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from contracts.app import App
+from contracts.hint_names import HINT_NAMES, usable
+from contracts.model_checks import hidden_widths
+from contracts.schemes import FROM_CHECKPOINT
+
+LIGHT, ROCKET = "light alone", "rocket"
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of the table to be."""
+
+    name: str
+    kind: str  #: "yardstick", "hint", "feature hint" or "scheme"
+    settings: Mapping[str, Any] = field(default_factory=dict)  #: laid over the app's
+    weight: str | None = None  #: the setting of `[rocket]` that `balance` finds; None: as it is
+    taught: bool = False  #: whether `rocket.teacher` is the rocket run of the same seed
+
+
+def methods_of(app: App, *, train_rows: int) -> list[Method]:
+    """All of them; the first two are what the others are compared with: no booster, and the app as it ships.
+
+    Hints stand in the place of the app's hint between logits, feature hints too (lambda of the logits is 0), so that
+    each says what it does by itself. Schemes have their papers' loss and weight.
+
+    Args:
+        app: whose nets are to be compared.
+        train_rows: that will be learnt; born-again generations are a quarter of them.
+    """
+    pairs = {"feature_layers": _pair_of(app)}
+    yardsticks = [
+        Method(LIGHT, "yardstick", {"model": {"booster": {"kind": "none"}}}),
+        Method(ROCKET, "yardstick"),
+    ]
+    hints = [Method(name, "hint", {"rocket": {"hint": name}}, "hint_weight") for name in usable("hint")]
+    layers = [
+        Method(
+            name,
+            "feature hint",
+            {"rocket": {"hint_weight": 0.0, "feature_hint": name, "factor_rows": train_rows // 8, **pairs}},
+            "feature_weight",
+        )
+        for name in usable("feature_hint")
+        if _comparable(app, name)
+    ]
+    return [*yardsticks, *hints, *layers, *_schemes(train_rows)]
+
+
+def _schemes(train_rows: int) -> list[Method]:
+    kl = {"hint": "bernoulli_kl", "hint_weight": 1.0}
+    settings: dict[str, dict[str, Any]] = {
+        "offline": {},
+        "rocket_kd": {},
+        "born_again": kl | {"generation_rows": max(train_rows // 4, 1)},
+        "mutual": kl,
+        "one": {"hint": "bernoulli_kd", "hint_temperature": 3.0, "hint_weight": 1.0},
+        "own_teacher": kl,
+        "net_aug": {"hint_weight": 1.0},
+    }
+    return [
+        Method(f"scheme {name}", "scheme", {"rocket": {"scheme": name, **told}}, taught=name in FROM_CHECKPOINT[:2])
+        for name, told in settings.items()
+    ]
+
+
+def _pair_of(app: App) -> list[list[int]]:
+    """The deepest pair of layers of equal width; the deepest of each net where no two are equal."""
+    lights, boosters = _widths(app)
+    equal = [[i, j] for i, a in enumerate(lights) for j, b in enumerate(boosters) if a == b]
+    return [equal[-1] if equal else [len(lights) - 1, len(boosters) - 1]]
+
+
+def _comparable(app: App, name: str) -> bool:
+    """Whether the app's nets have layers that this hint can compare."""
+    lights, boosters = _widths(app)
+    row = HINT_NAMES[name]
+    return bool(lights and boosters) and (row.takes != "equal" or bool(row.learns) or bool({*lights} & {*boosters}))
+
+
+def _widths(app: App) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    model = app.config.model
+    return model.light.layers, hidden_widths(model.booster, model.embedding_dim) or ()
