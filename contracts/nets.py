@@ -70,7 +70,7 @@ class Rocket(Section):
 
     scheme: Scheme = "rocket"  #: which nets there are beside the light one, and who follows whom
     hint: str = "logit_mse"  #: between the logits: a name of model.hints
-    hint_weight: float = Field(default=1.0, ge=0)  #: lambda
+    hint_weight: float = Field(default=1.0, ge=0)  #: lambda; net_aug: of the widened net's label loss
     feature_hint: str = "none"  #: between hidden layers: a name of model.hints
     feature_weight: float = Field(default=1.0, ge=0)  #: its lambda
     #: [light layer, booster layer], each counted from 0; the costs of the pairs are averaged
@@ -86,10 +86,10 @@ class Rocket(Section):
     ramp_rows: int = Field(default=0, ge=0)  #: ramp: rows from there until both are whole
     decay_after_rows: int = Field(default=0, ge=0)  #: where both begin to fade
     decay_rows: int = Field(default=0, ge=0)  #: rows of a half cosine from whole to 0; 0: they never fade
-    gate: bool = True  #: hints on only while the booster's running logloss leads
+    gate: bool = True  #: hints on only while the booster's running logloss leads; of rocket, rocket_kd and offline
     gate_lead: float = Field(default=0.0, ge=0)  #: nats by which it must lead: a booster that knows no more only harms
     gate_halflife_rows: int = Field(default=8192, ge=1)
-    gradient_block: bool = True  #: the booster is spared the hints' gradient
+    gradient_block: bool = True  #: the booster is spared the hints' gradient; never in mutual
     light_updates_shared: bool = True  #: the light net's loss moves what both share (the paper); false: detached
     #: offline, rocket_kd, born_again: folder of another run of this app (or of its checkpoints); its newest one teaches
     teacher: str | None = None

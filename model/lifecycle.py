@@ -39,6 +39,8 @@ def fitted(
     Raises:
         ContractError: the booster is another one, and `new_booster` is not asked for.
     """
+    if meta.get("scheme", "rocket") != trainer.app.config.rocket.scheme:
+        return state, meta  # `check_fits` refuses it, and says why
     wanted, net = trainer.app.config.model.booster.kind, trainer.nets.booster
     mine = {} if net is None else _of_booster({f"{_BOOSTER}{name}": t for name, t in net.state_dict().items()})
     held = meta.get("booster", {}).get("kind") or ("a booster" if _of_booster(state) else NO_BOOSTER)

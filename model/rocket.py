@@ -96,6 +96,7 @@ class RocketNets:
             self.heads = DelayHeads(inputs, mode.start) if mode is not None and mode.start else None
         self.coach = make_coach(model, app.config.rocket, seed + 5)  #: what the feature hint learns of its own
         self.scheme = make_scheme(app, seed + 6)  #: what the scheme has beside both nets
+        self._has_scheme = bool(self.scheme.state_dict())
         for table in self.tables.values():
             table.to(device)
         for net in self.nets.values():
@@ -128,12 +129,11 @@ class RocketNets:
     @property
     def nets(self) -> dict[str, nn.Module]:
         """The nets by name: "light", unless it is alone "booster"; "coach", "scheme", "heads" where there are any."""
-        scheme = self.scheme if self.scheme.state_dict() else None
         nets = {
             "light": self.light,
             "booster": self.booster,
             "coach": self.coach,
-            "scheme": scheme,
+            "scheme": self.scheme if self._has_scheme else None,
             "heads": self.heads,
         }
         return {name: net for name, net in nets.items() if net is not None}

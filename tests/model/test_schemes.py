@@ -10,6 +10,7 @@ import torch
 
 from contracts.app import App
 from contracts.errors import ContractError
+from contracts.nets import Rocket
 from contracts.schemes import SCHEMES
 from deploy.benches.hints_study.learn import save_teacher
 from model.export import light_arrays
@@ -17,6 +18,7 @@ from model.hints import hint_named
 from model.losses import Terms, both_ways, rocket_loss
 from model.metrics import Floats
 from model.rocket import Judged
+from model.schedule import HintGate
 from model.schemes import SCHEMES as MODULES
 from model.tensors import to_batch
 from model.trainer import Trainer
@@ -344,15 +346,25 @@ def test_branches_gate_and_ensemble_cost_what_their_formula_says(folder: Path) -
     assert terms.parts["scheme"].item() == pytest.approx(beside_cost, rel=1e-4)
 
 
-def test_a_checkpoint_of_another_scheme_is_refused_and_one_that_names_none_is_rockets(folder: Path) -> None:
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_the_gate_has_a_say_only_where_a_booster_may_lead(scheme: str) -> None:
+    gate = HintGate(Rocket.model_validate({"scheme": scheme, "gate": True}))
+    assert not gate.open
+    assert gate.strength(100) == (0.0 if scheme in {"rocket", "offline", "rocket_kd"} else 1.0)
+
+
+@pytest.mark.parametrize("scheme", ["mutual", "net_aug"])
+def test_a_checkpoint_of_another_scheme_is_refused_and_one_that_names_none_is_rockets(
+    folder: Path, scheme: str
+) -> None:
     first = Trainer(app_of(folder, "rocket"))
     learn(first, 2)
     old = {name: value for name, value in first.meta().items() if name != "scheme"}
     second = Trainer(app_of(folder, "rocket"))
     second.restore(first.state(), old)
     assert second.meta() == first.meta()
-    with pytest.raises(ContractError, match=r'rocket\.scheme = "rocket".*says "mutual"; set it back'):
-        Trainer(app_of(folder, "mutual")).restore(first.state(), old)
+    with pytest.raises(ContractError, match=r'rocket\.scheme = "rocket".*says "' + scheme + '"; set it back'):
+        Trainer(app_of(folder, scheme)).restore(first.state(), old)
 
 
 def test_a_teacher_of_rows_that_ids_own_is_refused(tmp_path: Path) -> None:
