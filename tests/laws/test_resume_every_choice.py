@@ -60,7 +60,7 @@ NUMBERS: dict[str, dict[str, Any]] = {
     },
     "widened, normed": {
         "model": {"light": {"hidden": [8, 4], "norm": "layer", "activation": "prelu"}},
-        "rocket": {"scheme": "net_aug", "widen": 3},
+        "rocket": {"scheme": "net_aug", "widen": 16},
     },
     "branches over a layer": {"model": {"light": {"hidden": [8, 4]}}, "rocket": {"scheme": "one", "branches": 3}},
     "exits of two layers": {"model": {"light": {"hidden": [8, 4]}}, "rocket": {"scheme": "own_teacher"}},
