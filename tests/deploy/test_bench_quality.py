@@ -10,14 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.app import App
-from contracts.errors import ContractError
+from contracts.errors import ContractError, RocketError
 from contracts.segments import example_schema
+from deploy.bench_options import BenchOptions
+from deploy.benches import quality
 from deploy.benches.quality_study.cost import costs_of
 from deploy.benches.quality_study.judge import UserBootstrap, mean_and_error, paired
 from deploy.benches.quality_study.learn import Learnt, known_truth, learn_linear, learn_nets
 from deploy.benches.quality_study.rows import Rows, app_with
 from deploy.benches.quality_study.study import Study
-from deploy.benches.quality_study.variants import BOOSTER, LIGHT, ROCKET, variants_of
+from deploy.benches.quality_study.variants import BOOSTER, LIGHT, LOGGED, ROCKET, chosen, variants_of
 from model.metrics import auc
 from model.tensors import to_batch
 
@@ -141,15 +143,33 @@ def test_every_variant_is_an_app_that_can_be_made_and_says_what_it_is_over(name:
     assert named[:2] == [LIGHT, ROCKET]
     for variant in variants:
         assert variant.against in named
-        app = app_with(name, variant.settings, variant.seen)
+        app = app_with(name, variant.settings, variant.seen, variant.added)
         privileged = [feature for feature in app.features if feature.only == "booster"]
         if variant.name.startswith("equal features"):
             assert not privileged
-        assert app.layout.light_ids == app_with(name, {}).layout.light_ids or variant.name.startswith("rich light")
-        if variant.name == "rich light, rocket":
+        others = variant.name.startswith("rich light") or variant.added
+        assert app.layout.light_ids == app_with(name, {}).layout.light_ids or others
+        if variant.name.startswith("rich light, "):
             assert {feature.output for feature in privileged} == {"ids"}
 
 
 def test_a_truth_that_is_not_known_is_refused(adsim: App) -> None:
     with pytest.raises(ContractError, match="not known"):
         known_truth(drawn_rows(adsim))
+
+
+def test_the_rows_asked_for_come_with_what_they_are_compared_with(monkeypatch, adsim: App) -> None:
+    rows = replace(drawn_rows(adsim), truth=np.full(100, 0.4))
+    monkeypatch.setattr(quality, "adsim_rows", lambda *_: rows)
+    found = quality.run(True, BenchOptions(seeds=2, device="cpu", variants=("rich light, rocket", "truth")))
+    table = {row["model"]: row for row in found["models"]}
+    assert list(table) == ["light alone", "rich light alone", "rich light, rocket", "truth"]
+    assert {row["seeds"] for row in table.values()} == {2}
+    assert table["rich light, rocket"]["against"] == "rich light alone"
+    assert "gain" not in found
+
+
+def test_a_row_that_the_study_does_not_have_is_named(kuairand: App) -> None:
+    assert chosen(["LightGBM, all fields"], variants_of(kuairand), LOGGED) == {LIGHT, "LightGBM, all fields"}
+    with pytest.raises(RocketError, match=r"has no 'equal feature' .*did you mean 'equal features'"):
+        chosen(["equal feature"], variants_of(kuairand), LOGGED)

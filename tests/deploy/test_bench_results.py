@@ -72,6 +72,8 @@ def test_all_stages_run_with_an_out_folder(stages, tmp_path) -> None:
         (["plain", "--device", "cpu"], "no use for --device"),
         (["all", "--seeds", "2"], "--seeds is a stage's own"),
         (["choosy", "--seeds", "0"], "at least one seed"),
+        (["choosy", "--variants", "rocket"], "--variants is for `rocket bench quality`, not for choosy"),
+        (["choosy", "--variants", " ; "], "--variants: names none"),
         (["choosy", "--data", "nowhere"], "--data nowhere: no such folder"),
     ],
 )

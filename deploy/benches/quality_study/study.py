@@ -110,8 +110,12 @@ class Study:
             for name in ("gauc", "logloss", "expected_logloss", "going_on_auc", "going_on_logloss"):
                 if name in model.seeds[0] and name in theirs[0]:
                     row[f"d_{name}"], row[f"d_{name}_se"] = paired(model.seeds, theirs, name)
-            row["gap_recovered"] = self.gap_recovered(model.name)
-            row["gap_recovered_going_on"] = self.gap_recovered(model.name, "going_on_auc")
+            own = f"{model.name}: booster"  # the yardstick of a light net with other fields is a booster with them
+            booster = own if model.against != LIGHT and own in self.models else BOOSTER
+            for of, figure in (("", "auc"), ("_going_on", "going_on_auc"), ("_expected_logloss", "expected_logloss")):
+                recovered = self.gap_recovered(model.name, figure, booster=booster)
+                if recovered is not None or figure != "expected_logloss":
+                    row[f"gap_recovered{of}"] = recovered
         if model.cost is not None:
             row["multiplications"], row["cpu_ms_500"] = model.cost
         row["train_cpu_s"] = mean_and_error([seed["train_cpu_s"] for seed in model.seeds])[0]
