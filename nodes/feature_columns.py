@@ -12,6 +12,13 @@ from contracts.features import Feature
 Features = pl.DataFrame | Mapping[str, np.ndarray]
 
 
+def dtype_of(feature: Feature) -> type[np.generic]:
+    """Of a light feature's values, one a row: a number, a bucket, or the key of an id that owns its row."""
+    if feature.output == "dense":
+        return np.float32
+    return np.uint32 if feature.dynamic is None else np.uint64
+
+
 def height_of(features: Features) -> int:
     """How many rows there are."""
     return features.height if isinstance(features, pl.DataFrame) else max(map(len, features.values()), default=0)

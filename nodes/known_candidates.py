@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from contracts.features import Feature
+from nodes.feature_columns import dtype_of
 
 _LONGEST = 1024  # bytes of a candidate that is remembered
 _ATTEMPTS = 3  # to find what was brought over from the older half
 _PAYS, _SELDOM = 0.25, 8  # below that share of hits only one look in so many is taken
 _SMOOTH = 0.1  # weight of the newest look in that share
-_DTYPES = {"id": np.uint32, "dense": np.float32}
 
 
 @dataclass
@@ -44,7 +44,8 @@ class KnownCandidates:
 
     Two halves: what comes is found in, or brought over to, the newer one; when that is full the older one is dropped.
 
-    Memory: per candidate its bytes (longer than 1024: not remembered), 4 bytes a feature, and about 150.
+    Memory: per candidate its bytes (longer than 1024: not remembered), 4 bytes a feature (8 where ids own their rows),
+    and about 150.
 
     Args:
         features: that candidates alone are read for.
@@ -58,7 +59,7 @@ class KnownCandidates:
     """
 
     def __init__(self, features: Sequence[Feature], most: int) -> None:
-        self._dtypes = {feature.name: _DTYPES[feature.output] for feature in features}
+        self._dtypes = {feature.name: dtype_of(feature) for feature in features}
         self._most = most // 2
         self._halves = self._nothing(), self._nothing()
         self._lock = threading.Lock()

@@ -21,6 +21,7 @@ from contracts.errors import RocketError
 from contracts.features import STATEFUL, Feature
 from contracts.odcs import Column
 from contracts.rowcheck import reasons
+from nodes.feature_columns import dtype_of
 from nodes.featurize import Featurizer, fill_serving_defaults
 
 #: Values of one column that are known by heart; with one more all are forgotten. Some 100 bytes each.
@@ -162,7 +163,7 @@ class _ByHeart:
         if self._simple is not None and not all(map(self._simple, new)):
             return False
         if self._buckets and len(new) <= _FEW and all(type(value) is str for value in new):
-            features = {f.name: np.array([_hashed(value, f) for value in new], _dtype(f)) for f in self._features}
+            features = {f.name: np.array([_hashed(value, f) for value in new], dtype_of(f)) for f in self._features}
         else:
             frame = _frame([self._column], [new])
             if self._simple is None and frame.select(self._reason)["reason"].null_count() < len(new):
@@ -181,17 +182,11 @@ class _ByHeart:
         return True
 
     def _nothing(self) -> tuple[dict[Any, int], list[np.ndarray]]:
-        return {}, [np.empty(_KNOWN_VALUES, _dtype(feature)) for feature in self._features]
+        return {}, [np.empty(_KNOWN_VALUES, dtype_of(feature)) for feature in self._features]
 
 
 def _hashed(text: str, feature: Feature) -> int:
     return bucket(text, feature.rows) if feature.dynamic is None else key(text)
-
-
-def _dtype(feature: Feature) -> type[np.generic]:
-    if feature.output == "dense":
-        return np.float32
-    return np.uint32 if feature.dynamic is None else np.uint64
 
 
 def arrays_of(frame: pl.DataFrame) -> dict[str, np.ndarray]:

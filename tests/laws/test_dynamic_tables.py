@@ -24,6 +24,7 @@ from model.published import PublishedLight
 from model.tensors import to_batch
 from model.trainer import Trainer
 from nodes.explain import explain
+from nodes.fake_traffic import requests
 from nodes.fakes import MemoryWeights
 from nodes.featurize import featurize
 from nodes.light_numpy import LightNet
@@ -177,6 +178,18 @@ def test_training_and_requests_agree_on_ids_that_own_rows_on_every_path(tmp_path
         in_torch = PublishedLight(weights.arrays, app).logits(to_batch(some, app))
         assert np.abs(scored.logit - in_torch).max() <= 1e-5
     assert not np.array_equal(first.arrays[KEYS], second.arrays[KEYS])
+
+
+def test_candidates_that_come_again_are_scored_by_the_rows_that_their_ids_own(tmp_path: Path) -> None:
+    app = dynamic_app(tmp_path / "app", {"publish": {"dtype": "fp32"}}, names=("user", "ad", "campaign"), capacity=200)
+    lines = requests(app, 4, 6, 3)
+    light = features_of(app, [json.loads(line) for line in lines], {})
+    trainer, some = Trainer(app), random_examples(app, light.height).with_columns(light)
+    trainer.learn(some)
+    weights = version_of(app, light_arrays(trainer), None)
+    in_torch, scorer = PublishedLight(weights.arrays, app).logits(to_batch(some, app)), LightScorer(app, weights)
+    for _ in range(2):  # the second time remembered
+        assert np.abs(scorer.score(lines, now_ms=0).logit - in_torch).max() <= 1e-5
 
 
 def without_ads(app: App, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
