@@ -30,6 +30,8 @@ A click has one logit [B]. Class logits [B, C] take the same way with `class_los
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import reduce
+from operator import add
 from typing import NamedTuple
 
 import torch
@@ -137,12 +139,7 @@ def rocket_loss(
     light = learnt(light_B, 0)
     costs = Costs(lambda z_B: learnt(z_B, 0), follow, lambda cost_B: _weighed(cost_B, weight_B), hint_weight)
     beside = None if scheme is None else scheme(costs)
-    if booster_B is None:
-        parts = {"light": light} if beside is None else {"light": light, "scheme": beside}
-        total = light if beside is None else light + beside
-        return Terms(total, light.detach(), None, None, None, parts, None if beside is None else beside.detach())
-    booster = learnt(booster_B, 1)
-    parts = {"light": light, "booster": booster}
+    parts = {"light": light}
 
     def told(weight: float, cost: Callable[[], Tensor], name: str) -> Tensor:
         """A hint's cost, and its part of the loss where it counts."""
@@ -152,17 +149,17 @@ def rocket_loss(
             parts[name] = weight * distance
         return distance.detach()
 
-    apart = told(hint_weight, lambda: _weighed(hint(light_B, _spared(booster_B, gradient_block)), weight_B), "hint")
-    feature = None
-    if features is not None:
-        feature = told(features.weight, lambda: _between(features, weight_B, gradient_block), "feature")
+    booster = apart = feature = None
+    if booster_B is not None:
+        booster = parts["booster"] = learnt(booster_B, 1)
+        spared_B = _spared(booster_B, gradient_block)
+        apart = told(hint_weight, lambda: _weighed(hint(light_B, spared_B), weight_B), "hint")
+        if features is not None:
+            feature = told(features.weight, lambda: _between(features, weight_B, gradient_block), "feature")
     if beside is not None:
         parts["scheme"] = beside
-    total = light + booster
-    for name in ("hint", "feature", "scheme"):
-        total = total + parts[name] if name in parts else total
-    told_beside = None if beside is None else beside.detach()
-    return Terms(total, light.detach(), booster.detach(), apart, feature, parts, told_beside)
+    total = reduce(add, parts.values())
+    return Terms(total, light.detach(), _told(booster), apart, feature, parts, _told(beside))
 
 
 def both_ways(hint: ToldHint) -> ToldHint:
@@ -183,6 +180,10 @@ def both_ways(hint: ToldHint) -> ToldHint:
         return hint(light_B, booster_B.detach(), label_B) + hint(booster_B, light_B.detach(), label_B)
 
     return mutual
+
+
+def _told(term: Tensor | None) -> Tensor | None:
+    return None if term is None else term.detach()
 
 
 def _spared(booster: Tensor, gradient_block: bool) -> Tensor:  # noqa: FBT001  # private
