@@ -9,6 +9,9 @@ import numpy as np
 
 from contracts.weights import NORM_EPS
 
+#: An activation, in place, of the hidden layer with this number.
+_Bend = Callable[[np.ndarray, int], None]
+
 _ROOT = np.float32(np.sqrt(2 / np.pi))
 
 
@@ -31,36 +34,54 @@ class UpperLayers:
         ]
         self._slopes = [arrays[f"slopes.{index}"] for index in range(layers - 1 if "slopes.0" in arrays else 0)]
         code = int(arrays["activation"][0]) if "activation" in arrays else 0
-        bends: dict[int, Callable[[np.ndarray], None]] = {0: self._relu, 1: _gelu, 2: _silu}
-        self._bend, self._layers = bends[code], layers
+        bends: dict[int, _Bend] = {0: self._relu, 1: _gelu, 2: _silu}
+        self._bend: _Bend | None = self._prelu if self._slopes else bends[code]
+        if code == 0 and not self._slopes and not self._norms:
+            self._bend = None
+        self._layers = layers
         self._zeros = np.zeros(0, np.float32)
 
-    def __call__(self, first_BH: np.ndarray) -> np.ndarray:
-        """[B]; `first_BH`, what the first layer gives with its bias, in C order, is overwritten."""
+    def __call__(self, first_BH: np.ndarray, shift_H: np.ndarray) -> np.ndarray:
+        """The MLP's logits, float32 [B].
+
+        Args:
+            first_BH: what the first layer gives, but for what is the same in all rows; in C order, overwritten.
+            shift_H: what is the same in all rows, its bias with it.
+
+        relu(x + s) is max(x, -s) + s, and that + s joins the next layer's bias: one pass over the rows in place of two.
+        """
         if not self._layers:
             return np.zeros(len(first_BH), np.float32)
-        hidden = first_BH
+        hidden, shift = first_BH, shift_H
         for index, (weight, bias) in enumerate(self._rest):
-            if self._norms:
-                _normalise(hidden, *self._norms[index])
-            if self._slopes:
-                hidden *= np.where(hidden > 0, np.float32(1), self._slopes[index])
+            if self._bend is None:
+                np.maximum(hidden, -shift, out=hidden)
+                shift = shift @ weight
+                shift += bias
             else:
-                self._bend(hidden)
+                hidden += shift
+                shift = bias
+                if self._norms:
+                    _normalise(hidden, *self._norms[index])
+                self._bend(hidden, index)
             hidden = hidden @ weight
-            hidden += bias
-        return hidden[:, 0]
+        return hidden[:, 0] + shift[0]
 
-    def _relu(self, hidden: np.ndarray) -> None:
+    def _relu(self, hidden: np.ndarray, index: int) -> None:
         """In place; against an array of zeros NumPy takes a quarter of the time that it takes against the number 0."""
+        del index
         flat, zeros = hidden.reshape(-1), self._zeros
         if zeros.size < flat.size:
             zeros = self._zeros = np.zeros(flat.size, np.float32)
         np.maximum(flat, zeros[: flat.size], out=flat)
 
+    def _prelu(self, hidden: np.ndarray, index: int) -> None:
+        hidden *= np.where(hidden > 0, np.float32(1), self._slopes[index])
 
-def _gelu(hidden: np.ndarray) -> None:
+
+def _gelu(hidden: np.ndarray, index: int) -> None:
     """In place; twice the cost of a product with 32 columns."""
+    del index
     inner = hidden * hidden
     inner *= np.float32(0.044715)
     inner += np.float32(1)
@@ -72,8 +93,9 @@ def _gelu(hidden: np.ndarray) -> None:
     hidden *= inner
 
 
-def _silu(hidden: np.ndarray) -> None:
+def _silu(hidden: np.ndarray, index: int) -> None:
     """In place; x sigmoid(x) as x / 2 (1 + tanh(x / 2)), which cannot overflow."""
+    del index
     inner = hidden * np.float32(0.5)
     np.tanh(inner, out=inner)
     inner += np.float32(1)

@@ -73,9 +73,8 @@ class LightNet:
             ContractError: a feature is missing or holds an id beyond its table.
         """
         first_BK, wide_B = self._share(self._whole, features, height_of(features))
-        first_BK += self._first_bias
         first_BH = first_BK if self._pairs is None else np.ascontiguousarray(first_BK[:, : self.hidden])
-        return self._above(first_BH) + wide_B + self._bias
+        return self._above(first_BH, self._first_bias[: self.hidden]) + wide_B + self._bias
 
     def split_logits(self, requests: Features, candidates: Features, request_B: np.ndarray) -> np.ndarray:
         """The same logits with the request's part computed once: float32 [B].
@@ -136,13 +135,11 @@ class LightNet:
                 mine_BK, wide_B = first[start:stop], wide[start:stop]
             else:
                 at_B = place_B[start:stop]
-                mine_BK, wide_B = first.take(at_B, axis=0, mode="clip"), wide.take(at_B)
+                mine_BK, wide_B = first.take(at_B, axis=0, mode="clip"), wide.take(at_B, mode="clip")
             if self._pairs is not None:
                 wide_B = wide_B + mine_BK[:, self.hidden :] @ first_RK[row, self.hidden :]
-                mine_BK = mine_BK[:, : self.hidden] + first_RK[row, : self.hidden]
-            else:
-                mine_BK += first_RK[row]
-            np.add(self._above(mine_BK), wide_B, out=logit_B[start:stop])
+                mine_BK = np.ascontiguousarray(mine_BK[:, : self.hidden])
+            np.add(self._above(mine_BK, first_RK[row, : self.hidden]), wide_B, out=logit_B[start:stop])
             logit_B[start:stop] += wide_R[row]
         return logit_B
 

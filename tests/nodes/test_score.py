@@ -89,7 +89,9 @@ def test_the_split_first_layer_gives_the_unsplit_logits(adsim: App) -> None:
     request_of = np.sort(np.random.default_rng(0).integers(0, 5, 40))
     whole = pl.concat([per_request[request_of], per_candidate], how="horizontal")
     split = LightNet(adsim.layout, arrays, frozenset(users)).split_logits(per_request, per_candidate, request_of)
-    np.testing.assert_allclose(split, LightNet(adsim.layout, arrays).logits(whole), atol=1e-5)
+    np.testing.assert_allclose(
+        split, LightNet(adsim.layout, arrays).logits(whole), atol=3e-5
+    )  # of terms of some tens, in float32
 
 
 @pytest.mark.parametrize("overrides", [{"light": {"wide": False}}, {"light": {"hidden": []}}, {"embedding_dim": 1}])
