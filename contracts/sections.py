@@ -47,6 +47,9 @@ class Live(Section):
     bundle_chunks: int = Field(default=8, ge=1)  #: read at most before the runner takes over
     bundle_s: float = Field(default=0.3, gt=0)  #: and at most that long
     slot_s: float = Field(default=0.5, gt=0)  #: events settle whenever event time passes a multiple of it
+    backlog_rows: int = Field(
+        default=4096, ge=0
+    )  #: that about so many settle at once of what waits at the start; 0: by slots
     idle_s: float = Field(default=2, gt=0)  #: a partition read to its end and quiet that long holds nothing back
     outage_s: float = Field(default=10, gt=0)  #: but after the broker was away so long, for writers to come back
     max_lead_s: float = Field(default=120, gt=0)  #: of a partition over the slowest, and of reading over the log

@@ -25,7 +25,7 @@ from flows.runners import bounded_pipeline, counters, run_to_end
 from nodes.chunks import Chunk
 from nodes.fates import dead_fates
 from nodes.featurize_chunks import AddStreamingFeatures, Featurize
-from nodes.follow_log import FollowLog, gather, slot_ms_of
+from nodes.follow_log import FollowLog, gather
 from nodes.join_clicks import JoinClicks
 from nodes.ledger import read_fates
 from nodes.order import OrderRows
@@ -56,7 +56,7 @@ def wire(checked: Checked, app: App, follow: FollowLog | None = None) -> Ingeste
         follow: None settles bounded input at once. Else events settle slot by slot as event time passes, and this puts
             them into log order; it writes fates and dead letters itself.
     """
-    join = JoinClicks(app) if follow is None else JoinClicks(app, slot_ms_of(app), follow.position)
+    join = JoinClicks(app) if follow is None else JoinClicks(app, follow.slots, follow.position)
     sampled = checked.events | "Join clicks" >> join | "Sample" >> SampleNegatives(app)
     rows = sampled | "Featurize" >> Featurize(app)
     settled = sampled | "Take fates" >> beam.Map(lambda settled: settled.fates).with_output_types(pl.DataFrame)

@@ -32,13 +32,14 @@ from nodes.dead_records import dead_records
 from nodes.example_log import ExampleDirectory
 from nodes.example_logs import OpenExampleLog, open_examples
 from nodes.files import write_whole
-from nodes.follow_log import FollowLog, slot_ms_of
+from nodes.follow_log import FollowLog
 from nodes.kafka_client import partitions_of
 from nodes.kafka_sink import WriteRecords, close_producers
 from nodes.kafka_url import is_kafka_url, parse_kafka_url
 from nodes.positions import basis_of, newest
 from nodes.prime import PrimeJoin
 from nodes.read_topics import ReadTopics, close_readers
+from nodes.slots import slots_of
 from nodes.source import BEFORE_ALL
 from nodes.topic_plan import Begin
 from nodes.write import WriteParts
@@ -161,7 +162,7 @@ class _Job:
             return done
         self._refuse_longer(begun, until)
         bounded = self.cluster.runner == "embedded"
-        position = None if bounded else newest(root / "positions", log.rows(), self.basis, slot_ms_of(self.app))
+        position = None if bounded else newest(root / "positions", log.rows(), self.basis, slots_of(self.app).fine_ms)
         read = self._read(sources, begin, until, begun, position)
         self.folder.begin(self.basis, self.where, begun.start if begun else read.start, read.ends or None)
         if bounded:
@@ -257,7 +258,9 @@ class _Job:
             _ = checked.events | "Tell progress" >> beam.Map(*listener)
         follow = None
         if cluster.runner != "embedded":
-            follow = FollowLog(app, root, position, basis=self.basis, run_id=self.run_id, positions=not read.ends)
+            follow = FollowLog(
+                app, root, position, basis=self.basis, run_id=self.run_id, slots=read.slots, positions=not read.ends
+            )
         if position is not None:
             primed = pipeline | "Tell what was accepted" >> PrimeJoin(app, root / "fates", position)
             checked = dataclasses.replace(checked, events=(checked.events, primed) | "Events" >> beam.Flatten())

@@ -24,6 +24,7 @@ from nodes.chunks import Chunk, ChunkCoder
 from nodes.journaled import JOURNAL, SNAPSHOT, TOKEN, Held, Journaled
 from nodes.log_tail import LogTail
 from nodes.positions import position_file, read_position, write_position
+from nodes.slots import Slots, slots_of
 from nodes.write import write_part
 
 _CODER = ChunkCoder()
@@ -71,9 +72,9 @@ def _to_one(chunk: Chunk) -> tuple[int, bytes]:
 class _Tail:
     """A `LogTail` as the core of a journal: entries are a kind, a time, and a chunk's bytes."""
 
-    def __init__(self, app: App, basis: Basis, slot_ms: int, position: Position | None) -> None:
+    def __init__(self, app: App, basis: Basis, slots: Slots, position: Position | None) -> None:
         self._app = app
-        self.tail = LogTail(app, basis, slot_ms, position)
+        self.tail = LogTail(app, basis, slots, position)
         self.armed_ms: int | None = None  # of the timer that is set, as far as this process knows
         self.wrote_s: tuple[float, float] | None = None  # when positions were last written, and how long it took
         self.arrived = False  # something came since the last release
@@ -100,12 +101,12 @@ class _Tail:
 class _MakeTail:
     """Makes tails where the node runs; a position travels as its file's name, for its state may be large."""
 
-    def __init__(self, app: App, basis: Basis, slot_ms: int, position: str | None) -> None:
-        self._app, self._basis, self._slot_ms, self._position = app, basis, slot_ms, position
+    def __init__(self, app: App, basis: Basis, slots: Slots, position: str | None) -> None:
+        self._app, self._basis, self._slots, self._position = app, basis, slots, position
 
     def __call__(self) -> _Tail:
         position = None if self._position is None else read_position(Path(self._position))
-        return _Tail(self._app, self._basis, self._slot_ms, position)
+        return _Tail(self._app, self._basis, self._slots, position)
 
 
 class _Follow(beam.DoFn):
@@ -144,9 +145,8 @@ class _Follow(beam.DoFn):
         with self._tails.open(key, snapshot, journal, token) as held:
             core = held.core
             core.armed_ms = None
-            slot_ms = core.tail.slot_ms
             # The timer stands a millisecond after a slot's end, behind all that the join gives at that end.
-            slot_ms_end = (at.micros // 1000 - 1) // slot_ms * slot_ms
+            slot_ms_end = core.tail.slots.last_end(at.micros // 1000 - 1)
             batches = held.apply(_RELEASE + _TIME.pack(slot_ms_end))
             if self._is_time(core):
                 self._write(core)
@@ -184,8 +184,7 @@ class _Follow(beam.DoFn):
         tail = held.core.tail
         wanted = tail.next_slot_ms
         if wanted is None and tail.dirty:
-            slots = max(1, round(self._every_s * 1000 / tail.slot_ms))
-            wanted = tail.slot_ms_end + slots * tail.slot_ms
+            wanted = tail.slots.end(tail.slot_ms_end + round(self._every_s * 1000) - 1)
         if wanted is not None and wanted != held.core.armed_ms:
             due.set(Timestamp(micros=(wanted + 1) * 1000))
             held.core.armed_ms = wanted
@@ -199,7 +198,7 @@ class FollowLog(beam.PTransform[PCollection[Chunk], PCollection[FeatureBatch]]):
     read them by `nodes.ledger.read_fates`.
 
     State, in one worker's memory and behind it in Beam's: the rows between two slots and that of the streaming
-    features. Time moves by slots of `live.slot_s`, the same as the join's.
+    features. Time moves by slots, the same as the join's.
     """
 
     def __init__(
@@ -210,6 +209,7 @@ class FollowLog(beam.PTransform[PCollection[Chunk], PCollection[FeatureBatch]]):
         *,
         basis: Basis,
         run_id: str = "",
+        slots: Slots | None = None,
         positions: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -221,16 +221,20 @@ class FollowLog(beam.PTransform[PCollection[Chunk], PCollection[FeatureBatch]]):
             position: what `nodes.positions.newest` found in `folder`/positions.
             basis: what `nodes.positions.basis_of` gives.
             run_id: what `nodes.log_progress` tells the progress under.
+            slots: in which event time passes; None: of `live.slot_s`.
             positions: False where the input ends: an end settles what a longer input would have let wait.
             clock: seconds that never go back.
         """
         super().__init__()
         #: What `JoinClicks` is given; its state, which may be large, stays on the disk.
         self.position = None if position is None else replace(position, state=b"")
+        slots = slots or slots_of(app)
+        #: Those of the join too.
+        self.slots = slots if position is None else replace(slots, since_ms=position.slot_ms_end)
         self._every_s = app.config.live.position_every_s
         at = None if position is None else str(position_file(folder / "positions", position.row))
         # The file is gone after a while: so the first snapshot holds what it gave.
-        self._tails = Journaled(_MakeTail(app, basis, slot_ms_of(app), at), snapshot_first=position is not None)
+        self._tails = Journaled(_MakeTail(app, basis, self.slots, at), snapshot_first=position is not None)
         self._folder, self._run_id, self._positions, self._clock = str(folder), run_id, positions, clock
 
     def expand(self, chunks: PCollection[Chunk]) -> PCollection[FeatureBatch]:
@@ -238,13 +242,3 @@ class FollowLog(beam.PTransform[PCollection[Chunk], PCollection[FeatureBatch]]):
             self._tails, self._folder, self._every_s, self._run_id, positions=self._positions, clock=self._clock
         )
         return chunks | "Key as one" >> beam.Map(_to_one) | "Follow the log" >> beam.ParDo(follow)
-
-
-def slot_ms_of(app: App) -> int:
-    """The length of the slots in which events settle.
-
-    >>> from contracts.app import load_app
-    >>> slot_ms_of(load_app("adsim"))
-    500
-    """
-    return max(1, round(app.config.live.slot_s * 1000))

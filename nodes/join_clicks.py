@@ -21,6 +21,7 @@ from nodes.coders import from_bytes, to_bytes
 from nodes.join import Joiner, Settled
 from nodes.journaled import JOURNAL, SNAPSHOT, TOKEN, Held, Journaled
 from nodes.log_tail import replay_from_ms
+from nodes.slots import Slots
 
 #: The stream of a chunk that tells what was accepted before events are read again: columns `id`, `event_time_ms`.
 ACCEPTED = "accepted"
@@ -118,10 +119,10 @@ class ShardCore:
             self._next_ms = at_ms if self._next_ms is None else min(at_ms, self._next_ms)
         return None
 
-    def next_slot_ms(self, slot_ms: int) -> int | None:
+    def next_slot_ms(self, slots: Slots) -> int | None:
         """The end of the first slot in which something may be decided, or the last of what is remembered forgotten."""
         due_ms = self._next_ms if self._next_ms is not None else self.joiner.forgets_ms
-        return None if due_ms is None else (due_ms // slot_ms + 1) * slot_ms
+        return None if due_ms is None else slots.end(due_ms)
 
     def snapshot(self) -> dict[str, bytes]:
         """The joiner's frames, and the chunks that it has not seen."""
@@ -152,8 +153,8 @@ class _SettleSlots(beam.DoFn):
 
     DUE = TimerSpec("due", TimeDomain.WATERMARK)
 
-    def __init__(self, app: App, slot_ms: int) -> None:
-        self._slot_ms, self._shards = slot_ms, Journaled(_MakeShard(app))
+    def __init__(self, app: App, slots: Slots) -> None:
+        self._slots, self._shards = slots, Journaled(_MakeShard(app))
 
     def process(
         self,
@@ -186,7 +187,7 @@ class _SettleSlots(beam.DoFn):
         yield from _counted(settled)
 
     def _arm(self, held: Held[ShardCore], due: Any) -> None:
-        wanted = held.core.next_slot_ms(self._slot_ms)
+        wanted = held.core.next_slot_ms(self._slots)
         if wanted is not None and wanted != held.core.armed_ms:
             due.set(Timestamp(micros=wanted * 1000))
             held.core.armed_ms = wanted
@@ -208,8 +209,8 @@ def _counted(settled: Settled) -> Iterator[Settled]:
 class JoinClicks(beam.PTransform[PCollection[Chunk], PCollection[Settled]]):
     """Give each impression the label of its click; an impression waits `labels.wait_s` of event time for it.
 
-    Bounded input is grouped by shard and settled once. With `slot_ms` it is settled whenever the watermark passes a
-    multiple of it at which something is due; a chunk's timestamp is then its smallest event time that is not late, and
+    Bounded input is grouped by shard and settled once. With `slots` it is settled whenever the watermark passes
+    the end of one in which something is due; a chunk's timestamp is then its smallest event time that is not late, and
     what comes out carries the slot's end. A slot costs what happens in it, not what is remembered. State, a shard, in
     memory and behind it in Beam's: the chunks of one wait, and ids and times of one dedupe span. The cuts change
     nothing but which rows come out together.
@@ -217,21 +218,21 @@ class JoinClicks(beam.PTransform[PCollection[Chunk], PCollection[Settled]]):
     The bounded form sets no timer, because FnApiRunner loses timers of fused pipelines for some hash seeds.
     """
 
-    def __init__(self, app: App, slot_ms: int | None = None, position: Position | None = None) -> None:
+    def __init__(self, app: App, slots: Slots | None = None, position: Position | None = None) -> None:
         """Settle in slots, or bounded input at once.
 
         Args:
             app: its `labels` and `ingest` sections.
-            slot_ms: length of the slots.
+            slots: in which event time passes.
             position: where it goes on after a restart. Events that it does not need again are passed over; what they
                 left behind comes as chunks of the stream `ACCEPTED`. An event that was not yet read there, though
                 the slot of its time was over, is late.
         """
         super().__init__()
-        self._app, self._slot_ms, self._position = app, slot_ms, position
+        self._app, self._slots, self._position = app, slots, position
 
     def expand(self, events: PCollection[Chunk]) -> PCollection[Settled]:
-        if self._slot_ms is None:
+        if self._slots is None:
             sharded = events | "Shard by impression" >> beam.ParDo(_Shard(self._app, live=False))
             return sharded | "Gather shards" >> beam.GroupByKey() | "Settle shards" >> beam.ParDo(_SettleAll(self._app))
         shards = events | "Shard by impression" >> beam.ParDo(
@@ -239,5 +240,5 @@ class JoinClicks(beam.PTransform[PCollection[Chunk], PCollection[Settled]]):
         ).with_outputs(_LATE, main="shards")
         late: PCollection[Settled] = shards[_LATE]
         late.element_type, shards.shards.element_type = Settled, KV[int, bytes]
-        settled = shards.shards | "Settle slots" >> beam.ParDo(_SettleSlots(self._app, self._slot_ms))
+        settled = shards.shards | "Settle slots" >> beam.ParDo(_SettleSlots(self._app, self._slots))
         return (settled, late) | "Settled and late" >> beam.Flatten()

@@ -21,6 +21,7 @@ from nodes.join import Joiner
 from nodes.log_features import LogFeatures
 from nodes.order import LogOrder
 from nodes.positions import ResumeMarks
+from nodes.slots import Slots
 
 _NEVER = -(2**62)
 _MARKS = {"origin": pl.String(), "offset": pl.Int64(), "newest_ms": pl.Int64()}
@@ -52,16 +53,18 @@ class LogTail:
     State: the rows, fates and marks that came and are not yet done with, and that of the streaming features.
     """
 
-    def __init__(self, app: App, basis: Basis, slot_ms: int, position: Position | None = None) -> None:
+    def __init__(self, app: App, basis: Basis, slots: Slots, position: Position | None = None) -> None:
         """Begin at `position`, or at row 0.
 
         Args:
             app: whose rows they are.
             basis: what decides rows, to be written with each position.
-            slot_ms: the length of the join's slots.
-            position: its `slot_ms_end` is a multiple of `slot_ms`.
+            slots: the join's.
+            position: its `slot_ms_end` is the end of a slot; else what it decided would be decided anew.
         """
-        self._basis, self.slot_ms = basis, slot_ms
+        if position is not None and slots.last_end(position.slot_ms_end) != position.slot_ms_end:
+            raise ValueError(f"no slot ends at {position.slot_ms_end}, where the position's does: {slots}")
+        self._basis, self.slots = basis, slots
         self._lag_ms = Joiner(app).settle_after_ms  # from a row's place in the log to the slot that settles it
         self._replay_ms = -replay_from_ms(app, 0)
         ingest = app.config.ingest
@@ -71,10 +74,10 @@ class LogTail:
         self._last = position.last if position else None
         self._features = LogFeatures(app, position.row if position else 0, position.state if position else None)
         self._order = LogOrder(list(ORDER), self._features.next_row)
-        self._marks = ResumeMarks(slot_ms, position.resume if position else None)
+        self._marks = ResumeMarks(slots.fine_ms, position.resume if position else None)
         self._reached = dict(position.reached) if position else {}  # what was read when the last slot ended
         self._reaching: list[tuple[int, str, int]] = []  # time, origin and offset of marks of later slots
-        self._slots: set[int] = set()  # ends of slots in which something came
+        self._due: set[int] = set()  # ends of slots in which something came
         self._fates: list[pl.DataFrame] = []
         self._dead: list[pl.DataFrame] = []
         self.positioned_ms = self.slot_ms_end  #: the slot of the last position
@@ -113,7 +116,7 @@ class LogTail:
             self._dead.append(frame)
             self._fates.append(dead_fates(frame))
         if frame.height:
-            self._slots.add(max(-(-at_ms // self.slot_ms) * self.slot_ms, self.slot_ms_end, 0))
+            self._due.add(max(self.slots.end(at_ms - 1), self.slot_ms_end, 0))
 
     def release(self, slot_ms_end: int) -> Iterator[FeatureBatch]:
         """The rows that the slots up to this one settled, in log order; all that they decided has come.
@@ -121,7 +124,7 @@ class LogTail:
         Must be taken to its end before anything else comes.
         """
         self.slot_ms_end = max(slot_ms_end, self.slot_ms_end)
-        self._slots = {end for end in self._slots if end > self.slot_ms_end}
+        self._due = {end for end in self._due if end > self.slot_ms_end}
         for at_ms, origin, offset in self._reaching:
             if at_ms <= self.slot_ms_end:
                 self._reached[origin] = max(offset, self._reached.get(origin, 0))
@@ -133,7 +136,7 @@ class LogTail:
     @property
     def next_slot_ms(self) -> int | None:
         """The end of the first slot in which something came that `release` has not seen."""
-        return min(self._slots, default=None)
+        return min(self._due, default=None)
 
     @property
     def rows(self) -> int:
@@ -179,7 +182,7 @@ class LogTail:
             "last": self._last,
             "reached": self._reached,
             "reaching": self._reaching,
-            "slots": sorted(self._slots),
+            "slots": sorted(self._due),
         }
         marks = pl.DataFrame(self._marks.all(), schema=_MARKS, orient="row")
         left, held = self.unwritten, self._order.held()
@@ -191,7 +194,7 @@ class LogTail:
         """Go on from a snapshot."""
         told = json.loads(parts["told"])
         self._decided_ms, self.slot_ms_end = told["decided_ms"], told["slot_ms_end"]
-        self.positioned_ms, self._slots = told["positioned_ms"], set(told["slots"])
+        self.positioned_ms, self._due = told["positioned_ms"], set(told["slots"])
         self._reached = told["reached"]
         self._reaching = [(at_ms, origin, offset) for at_ms, origin, offset in told["reaching"]]
         self._last = None if told["last"] is None else (told["last"][0], told["last"][1])
@@ -199,7 +202,7 @@ class LogTail:
         self._order = LogOrder(list(ORDER), told["row"])
         if "held" in parts:
             self._order.add(from_bytes(parts["held"]))
-        self._marks = ResumeMarks(self.slot_ms)
+        self._marks = ResumeMarks(self.slots.fine_ms)
         self._marks.add(Mark(*row) for row in from_bytes(parts["marks"]).iter_rows())
         self._fates, self._dead = [from_bytes(parts["fates"])], [from_bytes(parts["dead"])]
         self._fates = [frame for frame in self._fates if frame.height]

@@ -27,6 +27,8 @@ from nodes import log_progress
 from nodes.chunks import Chunk
 from nodes.kafka_client import consumer
 from nodes.read import Checked
+from nodes.slots import Slots, slots_of
+from nodes.topic_backlog import backlog_of
 from nodes.topic_clock import END_MS, Standing
 from nodes.topic_partitions import Consumer, Partition, TopicChunk
 from nodes.topic_places import Places, PlacesProvider, Split, read_places, read_split, write
@@ -48,8 +50,8 @@ _WATERMARK = beam.DoFn.WatermarkEstimatorParam(ManualWatermarkEstimator.default_
 class _Reading:
     """What the bounded and the endless form share."""
 
-    def __init__(self, app: App, run_id: str) -> None:
-        self._app, self._run_id = app, run_id
+    def __init__(self, app: App, run_id: str, slots: Slots | None = None) -> None:
+        self._app, self._run_id, self._slots = app, run_id, slots
 
     def open(self, element: bytes, places: Places, watermark_ms: int | None) -> tuple[TopicReader, Consumer]:
         """The reader that the last bundle left, or a new one, standing at these places."""
@@ -66,6 +68,7 @@ class _Reading:
                 client,
                 passed_ms=lambda: log_progress.get(self._run_id),
                 siblings=siblings,
+                slots=self._slots,
             )
             reader.seek(places.marks, watermark_ms)
             return reader, client
@@ -99,8 +102,8 @@ class _Reading:
 class _Follow(beam.DoFn):
     """Follows the partitions, a few chunks a bundle."""
 
-    def __init__(self, app: App, run_id: str) -> None:
-        self._reading, self._live = _Reading(app, run_id), app.config.live
+    def __init__(self, app: App, run_id: str, slots: Slots) -> None:
+        self._reading, self._live = _Reading(app, run_id, slots), app.config.live
 
     @beam.DoFn.unbounded_per_element()  # type: ignore[untyped-decorator]
     def process(self, element: bytes, tracker: Any = _PLACES, estimator: Any = _WATERMARK) -> Iterator[Any]:
@@ -203,6 +206,8 @@ class ReadTopics(beam.PTransform[PBegin, Checked]):
         self.run_id = run_id or uuid.uuid4().hex
         brokers, planned = plan_topics(app, sources, start=start, begin=begin, until=until)
         self.start = {mark.origin: mark for _, mark in planned}
+        #: In which event time passes: longer ones up to where the topics end now.
+        self.slots = slots_of(app, backlog_of(app, brokers, planned) if streaming else None)
         self.ends = {partition.origin: partition.end for partition, _ in planned if partition.end is not None}
         groups: Sequence[Sequence[tuple[Partition, Mark]]] = (
             [planned] if splits == "one" else [[part] for part in planned]
@@ -214,7 +219,7 @@ class ReadTopics(beam.PTransform[PBegin, Checked]):
 
     @no_annotations  # type: ignore[untyped-decorator]  # Beam checks single outputs only, and says so at each use
     def expand(self, begin: PBegin) -> Checked:
-        read = _Follow(self._app, self.run_id) if self._streaming else _ReadToEnd(self._app, self.run_id)
+        read = _Follow(self._app, self.run_id, self.slots) if self._streaming else _ReadToEnd(self._app, self.run_id)
         splits = begin | "Name partitions" >> beam.Create(self._splits, reshuffle=False).with_output_types(bytes)
         found = splits | "Follow partitions" >> beam.ParDo(read).with_outputs(_DEAD, _MARKS, main="events")
         found.events.element_type, found[_DEAD].element_type = Chunk, pl.DataFrame

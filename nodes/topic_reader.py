@@ -18,6 +18,7 @@ from kafka.errors import CorruptRecordError, KafkaError, OffsetOutOfRangeError
 from contracts.app import App
 from contracts.errors import StoreError
 from contracts.events import Mark
+from nodes.slots import Slots, slots_of
 from nodes.source import BEFORE_ALL, EventReader
 from nodes.topic_clock import Standing, is_idle, watermark_ms
 from nodes.topic_ends import EndWatch
@@ -51,6 +52,7 @@ class TopicReader:
         clock: Callable[[], float] = time.monotonic,
         passed_ms: Callable[[], int | None] = lambda: None,
         siblings: dict[str, Standing] | None = None,
+        slots: Slots | None = None,
     ) -> None:
         """Assign the partitions; `seek` comes next.
 
@@ -62,6 +64,7 @@ class TopicReader:
             passed_ms: up to which event time the example log is written; None: nobody says so here.
             siblings: origin -> standing of all partitions that are read in this process, kept up to date by their
                 readers; what idles goes by the others' event time.
+            slots: in which events settle; None: of `live.slot_s`. None is ahead by less than two of them.
         """
         self._app, self._live, self._clock, self._passed_ms = app, app.config.live, clock, passed_ms
         self._consumer = consumer
@@ -74,8 +77,8 @@ class TopicReader:
         self._held: set[TopicPartition] = set()  # finished, or too far ahead
         self._paused: set[TopicPartition] = set()
         self._disorder_ms = round(app.config.ingest.disorder_s * 1000)
-        settles_s = app.config.labels.wait_s + 2 * app.config.ingest.disorder_s + 4 * self._live.slot_s
-        self._log_lead_ms = round((self._live.max_lead_s + settles_s) * 1000)
+        self._slots = slots or slots_of(app)
+        self._settles_ms = round((app.config.labels.wait_s + 2 * app.config.ingest.disorder_s) * 1000)
         self._watermark_ms: int | None = None
         self._first_ms: int | None = None  # of the watermarks
         self._chunk_s = -float("inf")
@@ -245,20 +248,25 @@ class TopicReader:
 
     def _hold_leaders(self, now: float) -> None:
         """Leave out partitions that are finished, or too far ahead of the slowest."""
-        lead_ms = round(self._live.max_lead_s * 1000)
         everyone = list(self._all.values())
         slow = [standing for standing in everyone if not is_idle(standing, now, self._live.idle_s)]
-        limit = min((standing.newest_ms for standing in slow), default=BEFORE_ALL) + lead_ms
+        slowest_ms = min((standing.newest_ms for standing in slow), default=BEFORE_ALL)
+        limit = slowest_ms + self._lead_ms(slowest_ms)
         leaders = {tp for tp, standing in self._standing.items() if slow and standing.newest_ms > limit}
         finished = {tp for tp, standing in self._standing.items() if standing.finished}
         self._held = finished | leaders
+
+    def _lead_ms(self, at_ms: int) -> int:
+        """How far one may be ahead of what stands at a moment: no less than two slots, for those settle whole."""
+        return max(round(self._live.max_lead_s * 1000), 2 * self._slots.length(at_ms))
 
     def _log_is_behind(self, now: float) -> bool:
         """The example log is further behind than it may be; for one that stands still, only a chunk now and then."""
         passed, watermark = self._passed_ms(), self.watermark_ms
         if passed is None or watermark is None or self._first_ms is None:
             return False
-        if watermark - max(passed, self._first_ms) <= self._log_lead_ms:
+        begin = max(passed, self._first_ms)
+        if watermark - begin <= self._lead_ms(begin) + self._settles_ms + 4 * self._slots.length(begin):
             return False
         if passed != self._waited[0] or now - self._waited[1] >= self._live.idle_s:
             stands = passed == self._waited[0]

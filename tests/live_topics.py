@@ -22,7 +22,7 @@ WAIT_S, DEDUPE_S, DISORDER_S = 10, 20, 2
 SETTINGS = {
     "labels": {"wait_s": WAIT_S, "dedupe_s": DEDUPE_S},
     "ingest": {"disorder_s": DISORDER_S, "shards": 2, "chunk_rows": 2048},
-    "live": {"slot_s": 1, "idle_s": 1.5, "position_every_s": 0.5},
+    "live": {"backlog_rows": 300, "slot_s": 1, "idle_s": 1.5, "position_every_s": 0.5},
 }
 SETS = [
     word

@@ -1,5 +1,6 @@
 """Following topics without Beam: any cuts, order of delivery, watermark and crash; the cores are the real ones."""
 
+import dataclasses
 import random
 from dataclasses import dataclass, field
 
@@ -19,6 +20,7 @@ from nodes.log_features import KEPT, LogFeatures, streaming_columns
 from nodes.log_tail import LogTail, replay_from_ms
 from nodes.positions import basis_of
 from nodes.sample import _Sample
+from nodes.slots import Slots
 from tests.nodes.join_oracle import Event, frame
 
 NEVER, END = -(2**62), 2**62
@@ -114,11 +116,12 @@ class Source:
 class Live:
     """One life of the process, from a position to a crash or to the end of the topics."""
 
-    def __init__(self, app: App, topics: Topics, disk: Disk, slot_ms: int, draw: random.Random) -> None:
-        self.app, self.topics, self.disk, self.slot_ms, self.draw = app, topics, disk, slot_ms, draw
+    def __init__(self, app: App, topics: Topics, disk: Disk, slots: Slots, draw: random.Random) -> None:
+        self.app, self.topics, self.disk, self.draw = app, topics, disk, draw
         self.stages, self.basis = Stages(app), basis_of(app, {"t": len(topics)})
         position = disk.position()
-        self.tail = LogTail(app, self.basis, slot_ms, position)
+        self.slots = slots if position is None else dataclasses.replace(slots, since_ms=position.slot_ms_end)
+        self.tail = LogTail(app, self.basis, self.slots, position)
         self.shards = [ShardCore(app) for _ in range(app.config.ingest.shards)]
         self.source = Source(app, topics, draw, position)
         for mark in self.source.standing.values():
@@ -157,7 +160,7 @@ class Live:
     def fire(self, most: int) -> None:
         """Fire timers in the order of their times, at most that many."""
         for _ in range(most):
-            due = [(shard.next_slot_ms(self.slot_ms), 0, n) for n, shard in enumerate(self.shards)]
+            due = [(shard.next_slot_ms(self.slots), 0, n) for n, shard in enumerate(self.shards)]
             if (slot := self.tail.next_slot_ms) is not None:
                 due.append((slot + 1, 1, 0))
             due = [(at, kind, n) for at, kind, n in due if at is not None and at <= self.source.watermark_ms]
@@ -193,7 +196,7 @@ class Live:
         for number, shard in enumerate(self.shards):
             self.shards[number] = ShardCore(self.app)
             self.shards[number].restore(shard.snapshot())
-        tail, self.tail = self.tail, LogTail(self.app, self.basis, self.slot_ms)
+        tail, self.tail = self.tail, LogTail(self.app, self.basis, self.slots)
         self.tail.restore(self.app, tail.snapshot())
 
     def run(self, steps: int | None) -> None:
@@ -212,17 +215,29 @@ class CrashError(Exception):
     """The process dies between two writes."""
 
 
-def follow(app: App, topics: Topics, slot_ms: int, draw: random.Random, crashes: int, disk: Disk | None = None) -> Disk:
-    """Follow to the end through that many crashes, from what is on the disk."""
+def follow(
+    app: App,
+    topics: Topics,
+    fine_ms: int,
+    draw: random.Random,
+    crashes: int,
+    disk: Disk | None = None,
+    doublings: int = 7,
+) -> Disk:
+    """Follow to the end through that many crashes, from what is on the disk; each run has longer slots of its own."""
     disk = disk or Disk()
+
+    def slots() -> Slots:
+        return Slots(fine_ms, draw.randint(0, doublings), fine_ms * draw.randint(-5, 100_000 // fine_ms))
+
     for _ in range(crashes):
         try:
-            Live(app, topics, disk, slot_ms, draw).run(draw.randint(1, 60))
+            Live(app, topics, disk, slots(), draw).run(draw.randint(1, 60))
         except CrashError:
             continue
     while True:
         try:
-            Live(app, topics, disk, slot_ms, draw).run(None)
+            Live(app, topics, disk, slots(), draw).run(None)
         except CrashError:
             continue
         return disk

@@ -26,7 +26,6 @@ pytestmark = pytest.mark.e2e
 SETTINGS = {
     "labels": {"wait_s": 60, "dedupe_s": 120},
     "ingest": {"disorder_s": 10, "shards": 2},
-    "live": {"slot_s": 120, "max_lead_s": 600, "position_every_s": 5},
 }
 RATES = Faults(late=0.01, duplicates=0.02, orphans=0.02, malformed=0.002, disorder_s=10, wait_s=60, dedupe_s=120)
 

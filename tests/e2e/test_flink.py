@@ -16,6 +16,7 @@ from flows.flink import cancel_jobs, check_job_server, jobs
 from flows.runners import live_pipeline, start
 from nodes.chunks import Chunk
 from nodes.join_clicks import JoinClicks
+from nodes.slots import Slots
 from tests.endless_chunks import APP, KEPT, Keep, ReadChunks, became, expected, traffic
 
 pytestmark = pytest.mark.e2e
@@ -52,7 +53,7 @@ class FailOnce(beam.DoFn):
 def test_slots_settle_as_the_oracle_says(flink: FlinkJobServer):
     events, key, stop = traffic(100), uuid.uuid4().hex, threading.Event()
     pipeline = flink_pipeline(flink)
-    settled = pipeline | ReadChunks(events, bundle=50) | "Join" >> JoinClicks(APP, slot_ms=5_000)
+    settled = pipeline | ReadChunks(events, bundle=50) | "Join" >> JoinClicks(APP, Slots(5_000))
     _ = settled | "Keep" >> beam.ParDo(Keep(key))
     with start(pipeline) as running:
         assert wait_for(lambda: KEPT[key] and became(KEPT[key]) == expected(events))
@@ -70,7 +71,7 @@ def test_after_a_failure_it_goes_on_from_its_checkpoint_and_nothing_is_missing_o
     """What was settled after the checkpoint comes again, equal: who writes it compares and skips."""
     events, key, fails = traffic(100, seed=4), uuid.uuid4().hex, uuid.uuid4().hex
     pipeline, fail_once = flink_pipeline(flink), beam.ParDo(FailOnce(fails, at=8)).with_output_types(Chunk)
-    settled = pipeline | ReadChunks(events, bundle=4) | "Fail" >> fail_once | "Join" >> JoinClicks(APP, slot_ms=5_000)
+    settled = pipeline | ReadChunks(events, bundle=4) | "Fail" >> fail_once | "Join" >> JoinClicks(APP, Slots(5_000))
     _ = settled | "Keep" >> beam.ParDo(Keep(key))
     with start(pipeline) as running:
         assert wait_for(lambda: KEPT[key] and once(key) == expected(events), 60)

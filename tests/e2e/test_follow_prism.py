@@ -12,10 +12,11 @@ from flows.ingest import wire
 from flows.runners import live_pipeline, start
 from nodes.append_examples import AppendExamples, close_examples
 from nodes.example_log import ExampleDirectory
-from nodes.follow_log import FollowLog, slot_ms_of
+from nodes.follow_log import FollowLog
 from nodes.ledger import read_fates
 from nodes.positions import basis_of, newest
 from nodes.read import Checked
+from nodes.slots import slots_of
 from tests.endless_chunks import ReadChunks, traffic
 from tests.flows.ingest_files import example_rows
 from tests.live_world import expected
@@ -53,6 +54,8 @@ def test_event_time_that_jumps_over_many_slots_changes_no_row_and_positions_are_
     written = read_fates(tmp_path / "fates").drop("origin").sort(keys)
     assert written.equals(fates.drop("origin").sort(keys))
     assert counted["ctr_follow_rows_total"] == rows.height
-    position = newest(tmp_path / "positions", ExampleDirectory(tmp_path / "examples").rows(), basis, slot_ms_of(APP))
+    position = newest(
+        tmp_path / "positions", ExampleDirectory(tmp_path / "examples").rows(), basis, slots_of(APP).fine_ms
+    )
     assert position is not None
     assert position.row == rows.height

@@ -18,6 +18,7 @@ from contracts.errors import ContractError, RunnerCrashedError
 from flows.prism import Prism
 from flows.runners import live_pipeline, start
 from nodes.join_clicks import JoinClicks
+from nodes.slots import Slots
 from tests.endless_chunks import APP, KEPT, Keep, ReadChunks, became, expected, traffic
 
 pytestmark = pytest.mark.e2e
@@ -39,7 +40,7 @@ def test_it_has_more_threads_than_bundles_that_spin():
 def test_slots_settle_as_the_oracle_says_and_the_run_ends_by_itself():
     events, key = traffic(200), uuid.uuid4().hex
     pipeline = live_pipeline("prism", APP)
-    settled = pipeline | ReadChunks(events) | "Join" >> JoinClicks(APP, slot_ms=5_000)
+    settled = pipeline | ReadChunks(events) | "Join" >> JoinClicks(APP, Slots(5_000))
     _ = settled | "Keep" >> beam.ParDo(Keep(key))
     with start(pipeline) as running:
         assert running.wait()
@@ -54,7 +55,7 @@ def test_slots_settle_as_the_oracle_says_and_the_run_ends_by_itself():
 def test_a_run_without_end_is_cancelled_when_told_and_its_prism_is_gone():
     events, key = traffic(60), uuid.uuid4().hex
     pipeline = live_pipeline("prism", APP)
-    settled = pipeline | ReadChunks(events, endless=True) | "Join" >> JoinClicks(APP, slot_ms=5_000)
+    settled = pipeline | ReadChunks(events, endless=True) | "Join" >> JoinClicks(APP, Slots(5_000))
     _ = settled | "Keep" >> beam.ParDo(Keep(key))
     stop = threading.Event()
     with start(pipeline) as running:

@@ -17,6 +17,7 @@ from deploy.commands.dataflow import app as dataflow_command
 from flows.dataflow import check_graph, check_reachable, submit
 from flows.runners import live_pipeline
 from nodes.join_clicks import JoinClicks
+from nodes.slots import Slots
 from tests.endless_chunks import APP, ReadChunks, traffic
 from tests.kafka_broker import KafkaBroker
 
@@ -37,7 +38,7 @@ def dataflow(**changed: str | None) -> beam.Pipeline:
 
 def test_the_join_with_its_state_is_a_graph_that_dataflow_takes():
     pipeline = dataflow()
-    _ = pipeline | ReadChunks(traffic(10)) | "Join" >> JoinClicks(APP, slot_ms=5_000)
+    _ = pipeline | ReadChunks(traffic(10)) | "Join" >> JoinClicks(APP, Slots(5_000))
     graph = check_graph(pipeline)
     assert graph.stateful == graph.keyed == ("Join/Settle slots",)
     assert graph.streaming

@@ -17,10 +17,11 @@ from flows.ingest import wire
 from nodes.append_examples import AppendExamples, close_examples
 from nodes.chunks import Chunk, ChunkCoder
 from nodes.example_log import ExampleDirectory
-from nodes.follow_log import FollowLog, slot_ms_of
+from nodes.follow_log import FollowLog
 from nodes.positions import basis_of, newest
 from nodes.prime import PrimeJoin
 from nodes.read import Checked
+from nodes.slots import slots_of
 from tests.live_world import END, NEVER, Source, Topics
 
 _KILL = "kill"
@@ -76,9 +77,9 @@ def _advance(stream: TestStream, from_ms: int, to_ms: int, slot_ms: int) -> Test
 def live_once(app: App, topics: Topics, out: Path, draw: random.Random, reads: int | None) -> None:
     """One run: killed after that many reads, or to the end."""
     log, basis = ExampleDirectory(out / "examples"), basis_of(app, {"t": len(topics)})
-    position = newest(out / "positions", log.rows(), basis, slot_ms_of(app))
+    position = newest(out / "positions", log.rows(), basis, slots_of(app).fine_ms)
     run_id = f"{out} {reads} {log.rows()}"
-    stream = _stream(app, Source(app, topics, draw, position, most=4), slot_ms_of(app), reads)
+    stream = _stream(app, Source(app, topics, draw, position, most=4), slots_of(app).fine_ms, reads)
     follow = FollowLog(app, out, position, basis=basis, run_id=run_id, clock=ticks)
     options = PipelineOptions(["--runner", "BundleBasedDirectRunner", "--streaming"])
     try:

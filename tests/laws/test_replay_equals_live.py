@@ -103,7 +103,7 @@ def test_going_on_from_any_position_gives_the_same_log():
     """Each position that a run wrote, as if the run had been killed behind it, with the rows after it and without."""
     draw = random.Random(8)
     topics = topics_of(draw, 60, 2)
-    whole = follow(LIVE_APP, topics, 3000, draw, crashes=0)
+    whole = follow(LIVE_APP, topics, 3000, draw, crashes=0, doublings=0)
     rows, fates = expected(LIVE_APP, topics)
     assert pl.concat(whole.log).equals(rows)
     assert len(whole.positions) > 4

@@ -18,6 +18,7 @@ from nodes.join import Settled
 from nodes.join_clicks import JoinClicks, _Shard
 from nodes.log_tail import replay_from_ms
 from nodes.positions import basis_of
+from nodes.slots import Slots
 from tests.nodes.join_oracle import Event, frame, oracle
 
 WAIT_S, DISORDER_S = 10, 4
@@ -83,7 +84,7 @@ def test_slots_of_a_moving_watermark_settle_the_same(events):
     stream = stream.advance_watermark_to_infinity()
     options = PipelineOptions(["--runner", "BundleBasedDirectRunner", "--streaming"])
     with beam.Pipeline(options=options) as pipeline:
-        settled = pipeline | stream.with_output_types(Chunk) | "Join" >> JoinClicks(APP, slot_ms=5_000)
+        settled = pipeline | stream.with_output_types(Chunk) | "Join" >> JoinClicks(APP, Slots(5_000))
         assert_that(settled, matches(events, least_parts=8))
 
 
