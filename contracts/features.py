@@ -50,6 +50,8 @@ class Feature(BaseModel):
     #: count, rate, recent: seconds for which a settled row does not count yet, as in a table that is refreshed so late.
     #: Left out of the schema where it is 0
     delay_s: float = Field(default=0.0, ge=0, exclude_if=lambda delay_s: delay_s == 0)
+    #: count, rate: seconds of event time after which a settled row counts half. Left out of the schema where it is None
+    half_life_s: float | None = Field(default=None, exclude_if=lambda half_life_s: half_life_s is None)
     default: float = 0.0  #: dense: stands in for a null
     serve_default: str | float | None = None  #: stands in when a request does not carry the column
     output_: Output | None = Field(default=None, alias="output")  #: for kinds of your own
@@ -77,6 +79,7 @@ class Feature(BaseModel):
             raise ValueError(f"feature '{self.name}': boundaries must ascend")
         if self.delay_s and kind not in STATEFUL:
             raise ValueError(f"feature '{self.name}': kind '{kind}' has no evidence to delay; take delay_s away")
+        self._check_half_life()
         if kind in STATEFUL and self.only != "booster":
             raise ValueError(
                 f"feature '{self.name}': a streaming feature is not in the request, so it needs only = \"booster\""
@@ -90,6 +93,17 @@ class Feature(BaseModel):
         if self.dynamic is not None and self.kind not in {"id", "cross"}:
             raise ValueError(
                 f"feature '{self.name}': kind '{self.kind}' has no ids that could own rows; take dynamic away"
+            )
+
+    def _check_half_life(self) -> None:
+        if self.half_life_s is None:
+            return
+        if self.kind not in {"count", "rate"}:
+            raise ValueError(f"feature '{self.name}': kind '{self.kind}' has no counts to decay; take half_life_s away")
+        if not 0.001 <= self.half_life_s <= 1e11:
+            raise ValueError(
+                f"feature '{self.name}': half_life_s = {self.half_life_s:g} is not within 0.001 and 1e11 seconds; "
+                "give one that is, or leave it out for counts that never fade"
             )
 
     @property

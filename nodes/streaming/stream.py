@@ -15,6 +15,7 @@ from contracts.features import STATEFUL, Feature
 from nodes.features.cross import SEPARATOR
 from nodes.featurize import featurize
 from nodes.streaming.batch import NO_KEY
+from nodes.streaming.decayed import DecayedEvidence
 from nodes.streaming.evidence import Evidence
 from nodes.streaming.recent import RecentItems
 
@@ -26,21 +27,25 @@ class StreamingFeatures:
 
     Impression j counts for impression i only if `event_time_j + wait + delay <= event_time_i`: its label had settled by
     then, so neither a row's own label nor a later one can leak (the feature's `delay_s` is 0 unless it says otherwise).
-    Whatever the cuts, the values are the same, because the state is integers. A null in a key column means no evidence:
-    count and rate 0, recent empty.
+    Whatever the cuts, the values are the same, because the state is integers, or sums in the log's order. A null in a
+    key column means no evidence: count and rate 0, recent empty.
 
     * count: log1p of the settled impressions with the same key.
     * rate: log of the smoothed click rate, (clicks + prior x strength) / (impressions + strength), less log(prior);
       0 without evidence. Rows lost to negative sampling are not counted, so choose `prior` as in the sampled log.
+    * With a `half_life_s`, impressions and clicks fade by half in every such time since they began to count: impression
+      j is worth 2^(-(event_time_i - wait - delay - event_time_j) / half-life) to impression i.
     * recent: the last `length` clicked (`clicked = false`: shown) items of the key, oldest first.
 
     The state holds the rows of one wait and delay (about 40 bytes a row) and, for each different key ever settled, 32
     bytes a set of key columns and 24 + 4 x length bytes a `recent` feature: it grows with the keys, not with the rows.
+    With a half-life there are 56 bytes a set of key columns, for the keys of the last 32 to 64 half-lives alone.
     """
 
     def __init__(self, app: App, *, corrected: bool = False) -> None:
         """The features of `app`; `corrected` where labels may change within the wait, its last millisecond included."""
         self._schema_id, self._wait_ms = app.schema_id, round(app.config.labels.wait_s * 1000) + corrected
+        self._counts_ms = self._wait_ms - corrected  # the age from which a row fades: the same in every mode of labels
         self._of_impression = ["_of"] if corrected else []
         self._time = app.impressions.role("event_time")
         self._features = tuple(feature for feature in app.features if feature.kind in STATEFUL)
@@ -52,7 +57,10 @@ class StreamingFeatures:
         self._reset()
 
     def _reset(self) -> None:
-        self._evidence = {(f.columns, _delay_ms(f)): Evidence() for f in self._features if f.kind != "recent"}
+        counters = [feature for feature in self._features if feature.kind != "recent"]
+        self._evidence = {(f.columns, _delay_ms(f)): Evidence() for f in counters if not _half_life_ms(f)}
+        fading = dict.fromkeys((f.columns, _delay_ms(f), _half_life_ms(f)) for f in counters if _half_life_ms(f))
+        self._decayed = {key: DecayedEvidence(key[2]) for key in fading}
         self._recent = {f.name: RecentItems(f.length) for f in self._features if f.kind == "recent"}
         # by delay: rows that do not count yet, in log order
         self._pending: dict[int, list[pl.DataFrame]] = {delay_ms: [] for delay_ms in self._delays}
@@ -132,28 +140,38 @@ class StreamingFeatures:
         self, settling: pl.DataFrame, num_settled: np.ndarray, new: pl.DataFrame, delay_ms: int
     ) -> dict[str, pl.Series]:
         """The features of one delay, by name."""
-        label = settling[_PENDING_LABEL].to_numpy()
-        seen = {}
+        at_ms, label = settling[_PENDING_TIME].to_numpy(), settling[_PENDING_LABEL].to_numpy()
+        keys = {
+            columns: (settling[_key_name(columns)].to_numpy(), new[_key_name(columns)].to_numpy())
+            for columns in self._keys
+        }
+        seen: dict[tuple[tuple[str, ...], int], tuple[np.ndarray, np.ndarray]] = {}
         for (columns, waited_ms), evidence in self._evidence.items():
             if waited_ms == delay_ms:
-                name = _key_name(columns)
-                seen[columns] = evidence.push(settling[name].to_numpy(), label, num_settled, new[name].to_numpy())
+                settled, asking = keys[columns]
+                seen[columns, 0] = evidence.push(settled, label, num_settled, asking)
+        now_ms = new[_PENDING_TIME].to_numpy() - self._counts_ms - delay_ms
+        for (columns, waited_ms, half_life_ms), decayed in self._decayed.items():
+            if waited_ms == delay_ms:
+                settled, asking = keys[columns]
+                seen[columns, half_life_ms] = decayed.push(settled, at_ms, label, num_settled, asking, now_ms)
         made = {}
         for feature in (f for f in self._features if _delay_ms(f) == delay_ms):
             if feature.kind == "recent":
-                key, items = _key_name(feature.columns), settling[_item_name(str(feature.of))].to_numpy()
+                settled, asking = keys[feature.columns]
+                items = settling[_item_name(str(feature.of))].to_numpy()
                 counts = label > 0 if feature.clicked else np.ones(len(label), np.bool_)
-                lists = self._recent[feature.name].push(
-                    settling[key].to_numpy(), items, counts, num_settled, new[key].to_numpy()
-                )
+                lists = self._recent[feature.name].push(settled, items, counts, num_settled, asking)
                 made[feature.name] = lists.alias(feature.name)
             else:
-                made[feature.name] = _dense(feature, *seen[feature.columns])
+                made[feature.name] = _dense(feature, *seen[feature.columns, _half_life_ms(feature)])
         return made
 
     def state(self) -> bytes:
         """Everything that later rows depend on, as an Arrow IPC file; the same rows give the same bytes."""
         tables = {_evidence_name(*key): evidence.table() for key, evidence in self._evidence.items()}
+        now_ms = (self._last_ms or 0) - self._counts_ms
+        tables |= {_decayed_name(*key): decayed.table(now_ms - key[1]) for key, decayed in self._decayed.items()}
         tables |= {f"recent {name}": recent.table() for name, recent in self._recent.items()}
         tables["last"] = pl.DataFrame({"event_time_ms": [self._last_ms]}, schema={"event_time_ms": pl.Int64})
         tables |= {_pending_name(delay): pl.concat(frames) for delay, frames in self._pending.items() if frames}
@@ -185,6 +203,8 @@ class StreamingFeatures:
         try:
             for key, evidence in self._evidence.items():
                 evidence.restore(tables[_evidence_name(*key)])
+            for counted, decayed in self._decayed.items():
+                decayed.restore(tables[_decayed_name(*counted)])
             for name, recent in self._recent.items():
                 recent.restore(tables[f"recent {name}"])
             self._last_ms = tables["last"].item()
@@ -217,8 +237,17 @@ def _delay_ms(feature: Feature) -> int:
     return round(feature.delay_s * 1000)
 
 
+def _half_life_ms(feature: Feature) -> int:
+    """0 where evidence never fades."""
+    return round((feature.half_life_s or 0) * 1000)
+
+
 def _evidence_name(columns: Sequence[str], delay_ms: int) -> str:
     return f"evidence {_key_name(columns)}" + (f" after {delay_ms}" if delay_ms else "")
+
+
+def _decayed_name(columns: Sequence[str], delay_ms: int, half_life_ms: int) -> str:
+    return f"{_evidence_name(columns, delay_ms)} half-life {half_life_ms}"
 
 
 def _pending_name(delay_ms: int) -> str:

@@ -1,5 +1,8 @@
 """The one table of features: what a row may say, and where each feature lies in the tensors."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 from pydantic import ValidationError
 
@@ -48,6 +51,19 @@ def test_a_kind_of_your_own_says_what_it_gives() -> None:
         Feature(name="w", kind="weekend", column="t", side="context")
 
 
+def test_a_half_life_makes_another_schema_and_none_makes_no_difference(adsim: App) -> None:
+    rate = next(feature for feature in adsim.features if feature.kind == "rate")
+    assert "half_life_s" not in rate.model_dump()
+    fading = rate.model_copy(update={"half_life_s": 60.0})
+    features = tuple(fading if feature is rate else feature for feature in adsim.features)
+    other = replace(adsim, config=adsim.config.model_copy(update={"features": features}))
+    assert other.schema_id != adsim.schema_id
+
+
+RATE: dict[str, Any] = {"kind": "rate", "columns": ("x",), "column": None, "only": "booster"}
+RECENT: dict[str, Any] = RATE | {"kind": "recent", "of": "ad"}
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -57,6 +73,12 @@ def test_a_kind_of_your_own_says_what_it_gives() -> None:
         ({"kind": "cross", "buckets": 9}, "needs columns"),
         ({"kind": "sequence"}, "needs of"),
         ({"kind": "id", "buckets": 9, "delay_s": 60}, "no evidence to delay"),
+        ({"kind": "id", "buckets": 9, "half_life_s": 60}, "no counts to decay; take half_life_s away"),
+        (RECENT | {"half_life_s": 60}, "'recent' has no counts to decay; take half_life_s away"),
+        (RATE | {"half_life_s": 0}, "half_life_s = 0 is not within 0.001 and 1e11 seconds; give one that is"),
+        (RATE | {"half_life_s": -60}, "half_life_s = -60 is not within"),
+        (RATE | {"half_life_s": 2e11}, "leave it out for counts that never fade"),
+        (RATE | {"half_life_s": float("inf")}, "finite"),
         ({"kind": "dense", "transform": "bucketise"}, "needs boundaries"),
         ({"kind": "dense", "transform": "bucketise", "boundaries": (2, 1)}, "must ascend"),
         ({"kind": "dense", "std": 0}, "greater than 0"),

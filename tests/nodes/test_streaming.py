@@ -35,6 +35,9 @@ TABLE = (
     feature("last_shown", "recent", columns=("site",), of="ad", length=3, clicked=False),
     feature("late_rate", "rate", columns=("user_id",), prior=0.2, strength=5.0, delay_s=0.03),
     feature("late_clicked", "recent", columns=("user_id",), of="ad", length=2, delay_s=0.1),
+    feature("fading_seen", "count", columns=("user_id",), half_life_s=0.02),
+    feature("fading_rate", "rate", columns=("user_id",), prior=0.2, strength=5.0, half_life_s=0.002),
+    feature("late_fading", "rate", columns=("site",), prior=0.1, strength=2.0, delay_s=0.03, half_life_s=0.003),
 )
 SCHEMA = {
     "event_time_ms": pl.Int64(),
@@ -83,11 +86,13 @@ def oracle(rows: list[tuple[Any, ...]]) -> list[dict[str, Any]]:
             at = [list(SCHEMA).index(column) for column in one.columns]
             key = [row[n] for n in at]
             mine = [past for past in earlier if None not in key and [past[n] for n in at] == key]
-            clicks = sum(past[4] for past in mine)
+            age_s = [(row[0] - past[0] - WAIT_MS) / 1000 - one.delay_s for past in mine]
+            worth = [0.5 ** (age / one.half_life_s) if one.half_life_s else 1 for age in age_s]
+            shown, clicks = sum(worth), sum(past[4] * part for past, part in zip(mine, worth, strict=True))
             if one.kind == "count":
-                values[one.name] = math.log1p(len(mine))
+                values[one.name] = math.log1p(shown)
             elif one.kind == "rate":
-                smoothed = (clicks + one.prior * one.strength) / (len(mine) + one.strength)
+                smoothed = (clicks + one.prior * one.strength) / (shown + one.strength)
                 values[one.name] = math.log(smoothed) - math.log(one.prior)
             else:
                 items = [bucket(past[3], 64) for past in mine if past[4] or not one.clicked]
@@ -146,7 +151,11 @@ def test_no_label_is_seen_before_it_has_settled(small: App) -> None:
     assert not leaks(lambda: StreamingFeatures(small), CROWD)
 
 
-def test_a_planted_leak_is_caught(small: App) -> None:
+@pytest.mark.parametrize("names", [[one.name for one in TABLE], ["fading_rate"]], ids=["all", "fading"])
+def test_a_planted_leak_is_caught(small: App, names: list[str]) -> None:
+    table = tuple(one for one in TABLE if one.name in names)
+    app = replace(small, config=small.config.model_copy(update={"features": table}))
+
     class SeesItsOwnLabel(StreamingFeatures):
         def __init__(self, app: App) -> None:
             super().__init__(app)
@@ -157,8 +166,8 @@ def test_a_planted_leak_is_caught(small: App) -> None:
             super().__init__(app)
             self._wait_ms = WAIT_MS - 1
 
-    assert leaks(lambda: SeesItsOwnLabel(small), CROWD)
-    assert leaks(lambda: SeesLabelsOneMsEarly(small), CROWD)
+    assert leaks(lambda: SeesItsOwnLabel(app), CROWD)
+    assert leaks(lambda: SeesLabelsOneMsEarly(app), CROWD)
 
 
 def test_a_label_is_seen_from_the_moment_that_it_settles(small: App) -> None:
@@ -171,7 +180,7 @@ def test_a_label_is_seen_from_the_moment_that_it_settles(small: App) -> None:
 def test_no_evidence_and_null_keys_give_nothing(small: App) -> None:
     rows = [(0, "u1", None, "a", 1), (1000, "u2", None, "a", 1)]
     got = pushed(StreamingFeatures(small), rows, [1])
-    assert got.rows() == [(0.0, 0.0, 0.0, [], [], 0.0, [])] * 2
+    assert got.rows() == [(0.0, 0.0, 0.0, [], [], 0.0, [], 0.0, 0.0, 0.0)] * 2
 
 
 def test_rows_out_of_order_are_refused(small: App) -> None:

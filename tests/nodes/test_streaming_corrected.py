@@ -26,6 +26,8 @@ def app_of(mode: str) -> App:
     for feature in features:  # few keys, so that impressions see each other
         if feature["kind"] in STATEFUL:
             feature["columns"] = ["category"]
+    rate = next(feature for feature in features if feature["kind"] == "rate")
+    features.append(rate | {"name": "fading_rate", "half_life_s": 60})
     labels = {"mode": mode, "wait_s": 600.001, "observe_s": 45, "dedupe_s": 3600}
     recent = RECENT | {"only": "booster", "columns": ["segment"]}
     return load_app("adsim", {"features": [*features, recent], "labels": labels})
