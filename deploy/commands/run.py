@@ -32,6 +32,13 @@ def run(
         int | None,
         typer.Option("--metrics-port", min=0, max=65534, help="The trainer's /metrics; ingest's is the next."),
     ] = None,
+    light_from: Annotated[
+        str | None,
+        typer.Option("--light-from", help='As `rocket train` takes it: where its light net begins, or "weights".'),
+    ] = None,
+    new_booster: Annotated[
+        bool, typer.Option("--new-booster", help="As `rocket train` takes it: another booster begins anew.")
+    ] = False,
     app_name: Annotated[str, typer.Option("--app", help="A shipped app, or the folder of yours.")] = "adsim",
     sets: Annotated[list[str] | None, typer.Option("--set", help="section.key=value over app.toml.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The last line of stdout is one JSON object.")] = False,
@@ -46,6 +53,8 @@ def run(
     beside = {"--job-endpoint": job_endpoint, "--flink-rest": flink_rest, "--worker-pool": worker_pool}
     events += [word for option, value in beside.items() if value is not None for word in (option, value)]
     learnt = ["--examples", log, "--checkpoints", str(folder.checkpoints), "--weights", weights]
+    learnt += [] if light_from is None else ["--light-from", light_from]
+    learnt += ["--new-booster"] * new_booster
     if metrics_port is not None:
         learnt += ["--metrics-port", str(metrics_port)]
         events += ["--metrics-port", str(metrics_port + bool(metrics_port))]  # 0: each takes a free one

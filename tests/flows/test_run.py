@@ -12,8 +12,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from typer.main import get_command
 
 from contracts.errors import RocketError
+from deploy.commands import train
 from flows import run as flow
 from tests.commands import refused, rocket
 
@@ -168,7 +170,9 @@ def test_a_supervisor_that_is_killed_takes_both_with_it(tmp_path: Path) -> None:
         assert not psutil.pid_exists(pid)
 
 
-def test_the_command_gives_each_part_its_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def given(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    """The commands that `rocket run` would have started."""
     given: dict[str, list[str]] = {}
 
     def run(commands: dict[str, list[str]], *, stop: threading.Event, say: Callable[[str], None]) -> dict:
@@ -176,6 +180,10 @@ def test_the_command_gives_each_part_its_words(tmp_path: Path, monkeypatch: pyte
         return {name: {"restarts": 0} for name in commands}
 
     monkeypatch.setattr(flow, "run", run)
+    return given
+
+
+def test_the_command_gives_each_part_its_words(tmp_path: Path, given: dict[str, list[str]]) -> None:
     events = ["--impressions", "kafka://h:1/i", "--clicks", "kafka://h:1/c"]
     out = tmp_path / "run"
     said = rocket("run", *events, "--out", out, "--weights", "redis://h:2/0", "--set", "labels.wait_s=10")
@@ -190,3 +198,22 @@ def test_the_command_gives_each_part_its_words(tmp_path: Path, monkeypatch: pyte
     assert given["ingest"] == [sys.executable, "-m", "deploy.cli", *ingest]
     assert given["train"][3:] == ["train", "--live", *where, "--weights", "redis://h:2/0", *same]
     refused(rocket("run", *events, "--out", out, "--weights", "redis://h:2/0", "--set", "labels.wait_s=no"))
+
+
+@pytest.mark.parametrize("where", ["weights", "redis://h:3/1"])
+def test_the_command_tells_its_trainer_where_to_begin(tmp_path: Path, given: dict[str, list[str]], where: str) -> None:
+    places = [
+        "--impressions",
+        "kafka://h:1/i",
+        "--clicks",
+        "kafka://h:1/c",
+        "--out",
+        tmp_path,
+        "--weights",
+        "redis://h:2",
+    ]
+    assert rocket("run", *places, "--light-from", where, "--new-booster").code == 0
+    words = given["train"][given["train"].index("train") + 1 :]
+    understood = get_command(train.app).make_context("train", words).params
+    assert (understood["light_from"], understood["new_booster"], understood["live"]) == (where, True, True)
+    assert not {"--light-from", "--new-booster"} & {*given["ingest"]}
