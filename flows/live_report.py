@@ -11,6 +11,7 @@ from jinja2 import Environment, StrictUndefined
 from contracts.app import App
 from flows import charts
 from flows.run_folder import RunFolder
+from flows.watch_report import watch_section, watched
 from nodes.files import write_whole
 from nodes.freshness import Published, read_versions
 
@@ -23,7 +24,7 @@ def write_live_report(run: RunFolder, app: App, asked: pl.DataFrame) -> None:
     """Write report.html beside the summary that it shows.
 
     Args:
-        run: with summary.json and versions.
+        run: with summary.json, versions, and checkpoints where there are any.
         app: whose run it was.
         asked: one row a request: asked_ms, answered_ms, model_version.
 
@@ -43,6 +44,7 @@ def write_live_report(run: RunFolder, app: App, asked: pl.DataFrame) -> None:
         cards=_cards(summary),
         charts={"fresh": _fresh(versions), "answers": _answers(asked)},
         versions=[_row(one, served_ms.get(one.version)) for one in _some(versions)],
+        watch=watch_section(watched(run.checkpoints)),
         held=[_held(one) for one in summary.get("held", [])],
         verdict="each met the fate that it must, each example stands in the log once"
         if found["exact"]

@@ -10,7 +10,7 @@ from jinja2 import Environment, StrictUndefined
 
 from flows import charts
 from flows.run_folder import RunFolder
-from flows.watch_report import watch_charts, watch_rows
+from flows.watch_report import watch_section
 from nodes.files import write_whole
 
 _METRICS = ("auc", "gauc", "logloss", "expected_logloss", "ne", "calibration")
@@ -43,8 +43,7 @@ def write_report(run: RunFolder) -> None:
         quality_caption=_quality_metric(summary["test"])[1],
         segment_rows=[_segment_row(row) for row in evaluation["segments"]],
         charts=_charts(run, summary, evaluation, train, setup),
-        watch_charts=watch_charts(train.get("watch", [])),
-        watch_rows=watch_rows(train.get("watch", [])),
+        watch=watch_section(train.get("watch", [])),
         versions=[_version(decision) for decision in train["decisions"]],
         checkpoint_note=_checkpoint_note(summary, train),
         fate_names=[name.replace("_", " ") for name in _FATES],

@@ -1,8 +1,15 @@
 """What each term of the loss did to each net over training, for the report."""
 
+import json
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
 
+from jinja2 import Environment, StrictUndefined
+
+from contracts.errors import CorruptError
 from flows import charts
+from model.checkpoint_manifest import names, read_declared, read_manifest
 
 _TERMS = {"light": "own label", "booster": "label", "hint": "hint", "feature": "features"}
 _SAYS = {
@@ -15,6 +22,32 @@ _SAYS = {
     "feature": "features, before their lambda",
 }
 Look = Mapping[str, float]
+
+
+def watched(checkpoints: Path) -> list[Look]:
+    """The history in the newest whole checkpoint of a trainer; nothing where there is none."""
+    for path in (checkpoints / name for name in names(checkpoints)):
+        try:
+            state = read_declared(path, "state.json", read_manifest(path).files["state.json"])
+            history: list[Look] = json.loads(state)["trainer"]["watch"]["history"]
+        except (CorruptError, KeyError):
+            continue
+        return history
+    return []
+
+
+def watch_section(history: Sequence[Look]) -> str:
+    """The part of a page that shows them; empty where nothing was watched.
+
+    Args:
+        history: as `model.watch` keeps it.
+    """
+    if not history:
+        return ""
+    template = Environment(autoescape=True, undefined=StrictUndefined).from_string(
+        (files("flows") / "watch_report.html.j2").read_text(encoding="utf-8")
+    )
+    return template.render(charts=watch_charts(history), rows=watch_rows(history))
 
 
 def watch_charts(history: Sequence[Look]) -> dict[str, str]:
@@ -33,7 +66,7 @@ def watch_charts(history: Sequence[Look]) -> dict[str, str]:
         return charts.lines(at, told, "rows learnt", label, from_zero=from_zero) if told else ""
 
     of_light = {f"grad_light_{term}": said for term, said in _TERMS.items() if term != "booster"}
-    tables = [name.removeprefix("new_") for name in history[-1] if name.startswith("new_")]
+    tables = [name.removeprefix("new_") for name in sorted(history[-1]) if name.startswith("new_")]
     drawn = {
         "Length of the gradient on the light net, by term": lines(of_light, "length"),
         "Rows looked up that had never moved": lines({f"new_{name}": f"{name} table" for name in tables}, "share"),
@@ -53,7 +86,7 @@ def watch_rows(history: Sequence[Look]) -> list[tuple[str, str]]:
     """The newest look in words and numbers."""
     newest = history[-1] if history else {}
     rows = [(said, f"{newest[name]:.4f}") for name, said in _SAYS.items() if name in newest]
-    for name, value in newest.items():
+    for name, value in sorted(newest.items()):  # what a checkpoint gives back is sorted
         kind, _, rest = name.partition("_")
         if kind == "grad" and not rest.startswith("norm_"):
             net, _, term = rest.partition("_")
