@@ -81,11 +81,6 @@ def check_features(
         _check_inputs(at, feature, columns, impressions.path)
         if feature.output == "ids" and feature.of not in ids:
             raise ContractError(f"{at}: of = '{feature.of}' is no id feature; {did_you_mean(str(feature.of), ids)}")
-        if feature.kind == "recent" and any(f.dynamic for f in features if f.name == feature.of):
-            raise ContractError(
-                f"{at}: a recent feature keeps buckets, but the ids of '{feature.of}' own their rows; "
-                f"let it refer to a feature with buckets, or give '{feature.of}' buckets"
-            )
         if feature.output == "ids" and feature.only != "booster":
             raise ContractError(f'{at}: a sequence is pooled by the booster only; add only = "booster"')
         if feature.only is None:

@@ -8,11 +8,15 @@ import pyarrow as pa
 from nodes.streaming.batch import NO_KEY, seen_by
 from nodes.streaming.keys import Ints, KeyIndex, Keys
 
-Items = npt.NDArray[np.uint32]
+Items = npt.NDArray[np.uint32] | npt.NDArray[np.uint64]
 
 
 class RecentItems:
-    """The last `length` settled items of each key: 4 bytes an item place and 24 a key.
+    """The last `length` settled items of each key: 4 bytes an item place (8 with `wide`) and 24 a key.
+
+    Args:
+        length: how many are held.
+        wide: items are hashes of 64 bits, not buckets of 32.
 
     >>> recent = RecentItems(length=2)
     >>> key, items = np.array([5, 5, 5], np.uint64), np.array([10, 11, 12], np.uint32)
@@ -20,10 +24,11 @@ class RecentItems:
     [[10], [11, 12]]
     """
 
-    def __init__(self, length: int) -> None:
-        self._length = length
+    def __init__(self, length: int, *, wide: bool = False) -> None:
+        self._length, self._wide = length, wide
         self._index = KeyIndex()
-        self._items = np.zeros((1024, length), np.uint32)  # a row a slot, the newest last
+        places = (1024, length)  # a row a slot, the newest last
+        self._items: Items = np.zeros(places, np.uint64) if wide else np.zeros(places, np.uint32)
         self._held = np.zeros(1024, np.int64)  # how many of them are there
 
     def push(
@@ -44,7 +49,7 @@ class RecentItems:
         added = np.diff(seen.starts)
         # One flat array, key after key: the items held, then the ones that settle.
         first = np.concatenate([[0], np.cumsum(held + added)])
-        flat = np.empty(first[-1], np.uint32)
+        flat = np.empty(first[-1], self._items.dtype)
         offset = np.arange(int(held.sum())) - np.repeat(np.cumsum(held) - held, held)
         owner = np.repeat(np.arange(len(held)), held)
         flat[first[owner] + offset] = self._items[slots[owner], self._length - held[owner] + offset]
@@ -61,7 +66,7 @@ class RecentItems:
         slots = self._index.add(keys)
         if len(self._index) > len(self._held):
             more = max(len(self._held), len(self._index))
-            self._items = np.concatenate([self._items, np.zeros((more, self._length), np.uint32)])
+            self._items = np.concatenate([self._items, np.zeros((more, self._length), self._items.dtype)])
             self._held = np.concatenate([self._held, np.zeros(more, np.int64)])
         places = end[:, None] + np.arange(-self._length, 0)
         inside = places >= begin[:, None]
@@ -77,7 +82,7 @@ class RecentItems:
 
     def restore(self, table: pl.DataFrame) -> None:
         """Take the state of `table`."""
-        self.__init__(self._length)  # type: ignore[misc]
+        self.__init__(self._length, wide=self._wide)  # type: ignore[misc]
         held = table["items"].list.len().cast(pl.Int64).to_numpy()
         end = np.cumsum(held)
         self._learn(table["key"].to_numpy(), table["items"].explode().drop_nulls().to_numpy(), end - held, end)
@@ -89,4 +94,4 @@ def _lists(flat: Items, begin: Ints, end: Ints) -> pl.Series:
     offsets = np.concatenate([[0], np.cumsum(sizes)])
     places = np.arange(offsets[-1]) + np.repeat(begin - offsets[:-1], sizes)
     lists = pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(flat[places]))
-    return pl.Series(lists, dtype=pl.List(pl.UInt32))
+    return pl.Series(lists)

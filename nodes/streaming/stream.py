@@ -12,6 +12,7 @@ from contracts.app import App
 from contracts.buckets import hash_expr
 from contracts.errors import ContractError, CorruptError, SchemaMismatchError
 from contracts.features import STATEFUL, Feature
+from contracts.segments import column_type
 from nodes.features.cross import SEPARATOR
 from nodes.featurize import featurize
 from nodes.streaming.batch import NO_KEY
@@ -38,7 +39,8 @@ class StreamingFeatures:
     * recent: the last `length` clicked (`clicked = false`: shown) items of the key, oldest first.
 
     The state holds the rows of one wait and delay (about 40 bytes a row) and, for each different key ever settled, 32
-    bytes a set of key columns and 24 + 4 x length bytes a `recent` feature: it grows with the keys, not with the rows.
+    bytes a set of key columns and 24 + 4 x length bytes a `recent` feature (8 x length where the items own their rows):
+    it grows with the keys, not with the rows.
     With a half-life there are 56 bytes a set of key columns, for the keys of the last 32 to 64 half-lives alone.
     """
 
@@ -54,6 +56,7 @@ class StreamingFeatures:
         recent = [feature for feature in self._features if feature.kind == "recent"]
         named = {feature.name: feature for feature in app.features}
         self._of = tuple(named[name] for name in dict.fromkeys(str(feature.of) for feature in recent))
+        self._wide = {feature.name for feature in self._of if feature.dynamic is not None}
         self._reset()
 
     def _reset(self) -> None:
@@ -61,7 +64,8 @@ class StreamingFeatures:
         self._evidence = {(f.columns, _delay_ms(f)): Evidence() for f in counters if not _half_life_ms(f)}
         fading = dict.fromkeys((f.columns, _delay_ms(f), _half_life_ms(f)) for f in counters if _half_life_ms(f))
         self._decayed = {key: DecayedEvidence(key[2]) for key in fading}
-        self._recent = {f.name: RecentItems(f.length) for f in self._features if f.kind == "recent"}
+        recent = [feature for feature in self._features if feature.kind == "recent"]
+        self._recent = {f.name: RecentItems(f.length, wide=f.of in self._wide) for f in recent}
         # by delay: rows that do not count yet, in log order
         self._pending: dict[int, list[pl.DataFrame]] = {delay_ms: [] for delay_ms in self._delays}
         self._last_ms: int | None = None
@@ -84,7 +88,8 @@ class StreamingFeatures:
             ContractError: the rows are not in order, or a column that a feature needs is absent.
         """
         if not frame.height or not self._features:
-            return pl.DataFrame([pl.Series(f.name, [], _dtype(f)) for f in self._features])
+            types = {f.name: column_type(f.output, dynamic=f.of in self._wide) for f in self._features}
+            return pl.DataFrame(schema=types)
         self._check(frame)
         new = frame.select(
             pl.col(self._time).alias(_PENDING_TIME),
@@ -256,10 +261,6 @@ def _pending_name(delay_ms: int) -> str:
 
 def _item_name(of: str) -> str:
     return "item " + of
-
-
-def _dtype(feature: Feature) -> pl.DataType:
-    return pl.List(pl.UInt32()) if feature.kind == "recent" else pl.Float32()
 
 
 def _bytes(frame: pl.DataFrame) -> bytes:

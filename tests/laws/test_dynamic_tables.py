@@ -14,6 +14,7 @@ from contracts.buckets import hash64
 from contracts.dynamic import FIRST_ROW, OOV_ROW
 from contracts.errors import CorruptError
 from contracts.features import Feature
+from contracts.segments import example_schema
 from contracts.weights import KEYS, Weights
 from flows import train
 from model.checkpoint import load_newest
@@ -30,12 +31,14 @@ from nodes.featurize import featurize
 from nodes.light_numpy import LightNet
 from nodes.publish import Publisher
 from nodes.score import LightScorer
+from nodes.streaming import StreamingFeatures
 from nodes.verify_weights import manifest_bytes, read_manifest
 from nodes.weight_buffers import WeightBuffers
 from tests.laws.test_resume import Killed, assert_same, killed_after
 from tests.laws.test_scorer_paths import asked, catalogue_of, features_of
 from tests.nodes.tiny_nets import bits
 from tests.random_examples import dynamic_app, keys_of, random_examples, small_app, write_log
+from tests.random_rows import random_impressions
 
 #: Rows are handed out, refused and taken back every few minibatches of 64.
 LIVELY: dict[str, Any] = {"capacity": 60, "admit_after": 2, "barrier_rows": 200, "evict_after_rows": 300}
@@ -259,13 +262,29 @@ def test_features_that_cannot_own_rows_are_refused(change: dict[str, Any], told:
         Feature.model_validate(good | change)
 
 
-def test_a_recent_feature_of_ids_that_own_rows_is_refused_with_its_line(tmp_path: Path) -> None:
-    dynamic_app(tmp_path / "app", **LIVELY)
-    path = tmp_path / "app" / "app.toml"
+def test_what_a_user_clicked_lately_reads_the_rows_that_its_ids_own(tmp_path: Path) -> None:
+    """Through the log to the nets: a `recent` list has the rows of its ids as they are now, or of unknown ids."""
+    folder = tmp_path / "app"
+    dynamic_app(folder, **LIVELY)
     recent = ["[[features]]", 'name = "r"', 'kind = "recent"', 'columns = ["user_id"]', 'of = "ad"', 'side = "user"']
+    path = folder / "app.toml"
     path.write_text(path.read_text().replace("[model]", "\n".join([*recent, 'only = "booster"', "", "[model]"])))
-    with pytest.raises(Exception, match=r"line \d+, feature 'r': a recent feature keeps buckets.*give 'ad' buckets"):
-        load_app(tmp_path / "app")
+    app = load_app(folder)
+    shown = random_impressions(app, 1280, seed=4).sort(app.impressions.role("event_time"))
+    streamed = StreamingFeatures(app).push(shown.with_columns(label=pl.lit(1, pl.UInt8)))
+    assert streamed.schema["r"] == example_schema(app.features)["r"]
+    frame = random_examples(app, 1280).with_columns(streamed["r"], featurize(shown, app.features)["ad"])
+    trainer = Trainer(app)
+    for start in range(0, frame.height, 64):
+        trainer.learn(frame[start : start + 64])
+    batch = trainer.ids.look_up(to_batch(frame, app))
+    sequence = batch.sequences[[feature.name for feature in app.layout.sequences].index("r")]
+    column = [feature.name for feature in app.layout.ids].index("ad")
+    row_of = dict(zip(frame["ad"].to_list(), batch.ids_BF[:, column].tolist(), strict=True))
+    looked_up = sequence.rows_S.tolist()
+    assert looked_up == [row_of[item] for item in frame["r"].explode().drop_nulls().to_list()]
+    assert len(set(looked_up)) > 10
+    assert app.layout.offsets["ad"] + OOV_ROW in looked_up
 
 
 def test_a_light_net_that_was_published_starts_another_with_its_ids(tmp_path: Path) -> None:

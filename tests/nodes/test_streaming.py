@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.app import App
-from contracts.buckets import bucket
+from contracts.buckets import bucket, hash64
+from contracts.dynamic import DynamicTable
 from contracts.errors import ContractError, CorruptError, SchemaMismatchError
 from contracts.features import Feature
 from nodes.streaming import StreamingFeatures
@@ -28,11 +29,13 @@ def feature(name: str, kind: str, **given: Any) -> Feature:
 
 TABLE = (
     Feature(name="ad", kind="id", column="item_id", side="item", buckets=64),
+    Feature(name="own_ad", kind="id", column="item_id", side="item", dynamic=DynamicTable(capacity=9)),
     feature("user_seen", "count", columns=("user_id",)),
     feature("user_rate", "rate", columns=("user_id",), prior=0.2, strength=5.0),
     feature("pair_rate", "rate", columns=("user_id", "site"), prior=0.1, strength=2.0),
     feature("last_clicked", "recent", columns=("user_id",), of="ad", length=2),
     feature("last_shown", "recent", columns=("site",), of="ad", length=3, clicked=False),
+    feature("last_own", "recent", columns=("user_id",), of="own_ad", length=2, clicked=False),
     feature("late_rate", "rate", columns=("user_id",), prior=0.2, strength=5.0, delay_s=0.03),
     feature("late_clicked", "recent", columns=("user_id",), of="ad", length=2, delay_s=0.1),
     feature("fading_seen", "count", columns=("user_id",), half_life_s=0.02),
@@ -76,12 +79,17 @@ def pushed(stream: StreamingFeatures, rows: list[tuple[Any, ...]], cuts: list[in
     return pl.concat([stream.push(frame[start:stop]) for start, stop in itertools.pairwise(edges)])
 
 
+def own_key(item: str | None) -> int:
+    """What stands for an id that owns its row."""
+    return 0 if item is None else hash64(item)
+
+
 def oracle(rows: list[tuple[Any, ...]]) -> list[dict[str, Any]]:
     """What each row may know, looked up row by row."""
     made = []
     for i, row in enumerate(rows):
         values: dict[str, Any] = {}
-        for one in TABLE[1:]:
+        for one in TABLE[2:]:
             earlier = [past for past in rows[:i] if past[0] + WAIT_MS + 1000 * one.delay_s <= row[0]]
             at = [list(SCHEMA).index(column) for column in one.columns]
             key = [row[n] for n in at]
@@ -95,8 +103,8 @@ def oracle(rows: list[tuple[Any, ...]]) -> list[dict[str, Any]]:
                 smoothed = (clicks + one.prior * one.strength) / (shown + one.strength)
                 values[one.name] = math.log(smoothed) - math.log(one.prior)
             else:
-                items = [bucket(past[3], 64) for past in mine if past[4] or not one.clicked]
-                values[one.name] = items[-one.length :]
+                items = [past[3] for past in mine if past[4] or not one.clicked][-one.length :]
+                values[one.name] = [own_key(item) if one.of == "own_ad" else bucket(item, 64) for item in items]
         made.append(values)
     return made
 
@@ -180,7 +188,7 @@ def test_a_label_is_seen_from_the_moment_that_it_settles(small: App) -> None:
 def test_no_evidence_and_null_keys_give_nothing(small: App) -> None:
     rows = [(0, "u1", None, "a", 1), (1000, "u2", None, "a", 1)]
     got = pushed(StreamingFeatures(small), rows, [1])
-    assert got.rows() == [(0.0, 0.0, 0.0, [], [], 0.0, [], 0.0, 0.0, 0.0)] * 2
+    assert got.rows() == [(0.0, 0.0, 0.0, [], [], [], 0.0, [], 0.0, 0.0, 0.0)] * 2
 
 
 def test_rows_out_of_order_are_refused(small: App) -> None:
