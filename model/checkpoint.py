@@ -36,6 +36,7 @@ from model.checkpoint_manifest import (
     read_manifest,
 )
 from model.fence import check_epoch, sync_folder
+from model.state import part_of
 
 log = logging.getLogger(__name__)
 
@@ -55,10 +56,8 @@ class Loaded:
     metrics: dict[str, Any]
 
     def part(self, name: str) -> dict[str, torch.Tensor]:
-        """The tensors whose names begin with `name` and a dot, without it."""
-        return {
-            key.removeprefix(f"{name}."): tensor for key, tensor in self.tensors.items() if key.startswith(f"{name}.")
-        }
+        """The tensors of one part of the state (`model.state.part_of`)."""
+        return part_of(self.tensors, name)
 
 
 def save_checkpoint(

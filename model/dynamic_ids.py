@@ -16,6 +16,7 @@ from contracts.features import Layout
 from model.embeddings import Table
 from model.id_map import Keys, Places
 from model.id_rows import IdRows, first_weights
+from model.state import part_of
 from model.tensors import Batch, Ragged
 
 STATE = "model.ids."  #: names of the state begin so; some of it grows
@@ -176,8 +177,7 @@ class DynamicIds:
             ContractError: it is of other tables.
         """
         for bound in self._features:
-            start = f"{STATE}{bound.name}."
-            mine = {key.removeprefix(start): t for key, t in state.items() if key.startswith(start)}
+            mine = part_of(state, f"{STATE}{bound.name}")
             if "clock" not in mine:
                 raise ContractError(
                     f"the checkpoint does not know the dynamic table of feature '{bound.name}'; train into a new folder"

@@ -14,6 +14,7 @@ from contracts.dynamic import FIRST_ROW, MISSING_ROW, OOV_ROW, DynamicTable
 from contracts.errors import ContractError
 from model.id_map import IdMap, Keys, Places
 from model.sightings import sightings_of
+from model.state import part_of
 
 
 class Admitted(NamedTuple):
@@ -179,7 +180,7 @@ class IdRows:
             array[:] = state[name].numpy()
         self._map.renew(np.flatnonzero(self.keys))
         self._find_free()
-        seen = {name.removeprefix("seen."): tensor for name, tensor in state.items() if name.startswith("seen.")}
+        seen = part_of(state, "seen")
         if self._sightings is not None:
             if seen.keys() != self._sightings.state().keys():
                 raise ContractError(

@@ -26,6 +26,7 @@ from model.predictions import Predictions, joined, predictions_of
 from model.randomness import Randomness
 from model.rocket import Judged, RocketNets
 from model.schedule import HintGate
+from model.state import part_of
 from model.tensors import Batch, to_batch
 from model.trained_with import check_fits, optimizers_of
 from model.watch import Watch
@@ -259,20 +260,13 @@ class Trainer:
             raise CorruptError(f"the checkpoint's metadata lacks what steers training ({error!r})") from error
         self.ids.load(state)
         for name, table in self.nets.tables.items():
-            names, start = [part.name for part in table.parts], f"optimizer.table.{name}."
-            table.load(
-                {part: state[f"model.table.{name}.{part}"] for part in names},
-                {key.removeprefix(start): t for key, t in state.items() if key.startswith(start)},
-            )
+            table.load(part_of(state, f"model.table.{name}"), part_of(state, f"optimizer.table.{name}"))
         for name, net in self.nets.nets.items():
-            start = f"model.{name}."
-            net.load_state_dict({key.removeprefix(start): t for key, t in state.items() if key.startswith(start)})
+            net.load_state_dict(part_of(state, f"model.{name}"))
         for name, average in self.averages.items():
-            start = f"model.average.{name}."
             learnt = rows - self._gate.since_rows if name == "booster" else rows
-            average.load({key.removeprefix(start): t for key, t in state.items() if key.startswith(start)}, learnt)
-        start = "optimizer.dense."
-        self._dense.load({key.removeprefix(start): t for key, t in state.items() if key.startswith(start)})
+            average.load(part_of(state, f"model.average.{name}"), learnt)
+        self._dense.load(part_of(state, "optimizer.dense"))
         self.seed, self.step, self.rows_learnt = seed, step, rows
         self.watch.restore(meta.get("watch", {}))
         self.guard.restore(meta.get("skipped", {}))
