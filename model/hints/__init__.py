@@ -28,32 +28,6 @@ FEATURE_HINTS: dict[str, Hint] = {
 }
 
 
-def hint_named(name: str) -> Hint:
-    """A hint between logits that needs no label, with its defaults.
-
-    Raises:
-        ContractError: there is none of that name.
-
-    >>> hint_named("logit_mse")(torch.tensor([1.0]), torch.tensor([3.0])).tolist()
-    [4.0]
-    """
-    _check(name, "hint")
-    return HINTS[name]
-
-
-def feature_hint_named(name: str) -> Hint | None:
-    """A hint between hidden layers that learns nothing of its own, with its defaults; None: "none".
-
-    Raises:
-        ContractError: there is none of that name.
-
-    >>> feature_hint_named("none") is None
-    True
-    """
-    _check(name, "feature_hint")
-    return None if name == "none" else FEATURE_HINTS[name]
-
-
 def hint_of(rocket: Rocket) -> ToldHint:
     """The hint that `rocket.hint` names, with its settings; the label is for those that ask for it.
 

@@ -16,7 +16,7 @@ from deploy.benches.hints import compare, table
 from deploy.benches.hints_study.chart import draw
 from deploy.benches.hints_study.learn import balanced, shy
 from deploy.benches.hints_study.methods import LIGHT, ROCKET, methods_of
-from model.hints import hint_named
+from model.hints import HINTS
 from model.metrics import auc
 from model.tensors import to_batch
 from model.trainer import Trainer
@@ -53,7 +53,7 @@ def test_a_weight_makes_the_hints_gradient_half_as_long_as_the_labels(name: str)
         part = batch.slice(start, start + 32)
         said = trainer.nets.learn(part, nullcontext())
         assert said.booster_B is not None
-        hint = hint_named(name)(said.light_B, said.booster_B.detach()).mean()
+        hint = HINTS[name](said.light_B, said.booster_B.detach()).mean()
         label = torch.nn.functional.binary_cross_entropy_with_logits(said.light_B, part.label_B)
         own = [*trainer.nets.light.parameters()]
         found = [torch.autograd.grad(cost, own, retain_graph=True, allow_unused=True) for cost in (label, hint)]

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from contracts.errors import ContractError
 from contracts.model_checks import hidden_widths
-from contracts.nets import Booster
+from contracts.nets import Booster, Rocket
 from model.boosters import BOOSTERS, BoosterInput, Sizes, gives_hidden, make_booster
-from model.hints import FEATURE_HINTS, HINTS, feature_hint_named
+from model.hints import FEATURE_HINTS, HINTS, feature_hints_of
 from model.losses import Features, rocket_loss
 from model.tensors import to_batch
 from model.trainer import Trainer
@@ -157,4 +157,4 @@ def test_a_net_of_ones_own_that_cannot_be_followed_is_refused_with_the_mend(tmp_
     with pytest.raises(ContractError, match="the light layer has 8 columns and the booster's 3"):
         trainer.learn(random_examples(trainer.app, 64))
     with pytest.raises(ContractError, match="did you mean 'cosine'"):
-        feature_hint_named("cosin")
+        feature_hints_of(Rocket(feature_hint="cosin"), None)

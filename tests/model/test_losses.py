@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from contracts.errors import ContractError
-from model.hints import HINTS, hint_named
+from contracts.nets import Rocket
+from model.hints import HINTS, hint_of
 from model.losses import Terms, label_loss, rocket_loss
 
 LIGHT, BOOSTER = [0.5, -1.0, 2.0], [1.5, -2.0, 2.0]
@@ -30,7 +31,7 @@ GOLDEN = {
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_a_hint_costs_what_its_formula_says(name: str) -> None:
-    got = hint_named(name)(torch.tensor(LIGHT), torch.tensor(BOOSTER))
+    got = HINTS[name](torch.tensor(LIGHT), torch.tensor(BOOSTER))
     assert torch.allclose(got, torch.tensor(GOLDEN[name]), atol=1e-6)
 
 
@@ -48,7 +49,7 @@ def test_a_hint_is_least_and_flat_where_both_agree(name: str) -> None:
 
 def test_an_unknown_hint_is_refused_with_a_suggestion() -> None:
     with pytest.raises(ContractError, match="did you mean 'logit_mse'"):
-        hint_named("logits_mse")
+        hint_of(Rocket(hint="logits_mse"))
 
 
 def loss(light: Tensor, booster: Tensor | None, **settings: object) -> Terms:

@@ -14,7 +14,7 @@ from contracts.nets import Rocket
 from contracts.schemes import SCHEMES
 from deploy.benches.hints_study.learn import save_teacher
 from model.export import light_arrays
-from model.hints import hint_named
+from model.hints import HINTS
 from model.losses import Terms, both_ways, rocket_loss
 from model.metrics import Floats
 from model.rocket import Judged
@@ -65,7 +65,7 @@ def judged(trainer: Trainer, weight: float = 0.7) -> tuple[Judged, Terms, Floats
     torch.manual_seed(3)
     said = nets.learn(batch, nullcontext())
     terms = rocket_loss(
-        said.light_B, said.booster_B, batch.label_B, batch.weight_B, batch.logit_shift_B, hint=hint_named("logit_mse"),
+        said.light_B, said.booster_B, batch.label_B, batch.weight_B, batch.logit_shift_B, hint=HINTS["logit_mse"],
         hint_weight=weight, gradient_block=True,
         scheme=lambda costs: nets.scheme.terms(said.light_B, said.light_layers, said.said, costs),
     )  # fmt: skip
@@ -178,7 +178,7 @@ def test_mutual_learning_moves_both_logits_as_the_papers_gradients_say() -> None
     draw = torch.Generator().manual_seed(1)
     light, booster = (torch.randn(5, generator=draw, dtype=torch.float64).requires_grad_() for _ in range(2))
     label, weight = torch.tensor([1.0, 0, 1, 0, 0]).double(), torch.tensor([1.0, 2, 1, 0.5, 1]).double()
-    hint = hint_named("bernoulli_kl")
+    hint = HINTS["bernoulli_kl"]
     both = both_ways(lambda a, b, _: hint(a, b))
     rocket_loss(
         light, booster, label, weight, torch.zeros(5).double(), hint=lambda a, b: both(a, b, label), hint_weight=0.3,
