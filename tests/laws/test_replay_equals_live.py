@@ -3,6 +3,7 @@
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -17,6 +18,13 @@ from tests.laws.live_stream import live_once
 from tests.live_world import Disk, expected, follow, told, topics_of
 
 CLEAN = Faults(duplicates=0.03, late=0.0, orphans=0.01, malformed=0.0, disorder_s=20.0)
+
+
+def fading(column: str, half_life_s: float) -> list[dict[str, Any]]:
+    """The app's features, and one whose state is no integers: its sums hang on the order of their rows."""
+    own = {"name": "fading", "kind": "rate", "columns": [column], "side": "user", "only": "booster"}
+    shipped = [feature.model_dump(by_alias=True, exclude_none=True) for feature in load_app("adsim").features]
+    return [*shipped, own | {"half_life_s": half_life_s}]
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +45,9 @@ def in_disorder(lines: list[bytes], seed: int, jitter_s: float) -> list[bytes]:
 
 
 def rows_of(folder: Path, files: dict[str, list[Path]], **settings: int):
-    app = load_app("adsim", {"ingest": {"segment_rows": 512, "chunk_rows": 1024} | settings})
+    app = load_app(
+        "adsim", {"features": fading("category", 3600), "ingest": {"segment_rows": 512, "chunk_rows": 1024} | settings}
+    )
     ingest.run(app, files["impressions"], files["clicks"], folder)
     return example_rows(folder, app)
 
@@ -57,6 +67,7 @@ def test_input_shuffled_within_disorder_gives_the_identical_rows(events, rows, t
     assert lines_of(files["impressions"][0]) != lines_of(events / "impressions.ndjson")
     assert rows_of(tmp_path / "out", files).equals(rows)
     assert rows.height > 2_900
+    assert rows["fading"].n_unique() > 2_000
 
 
 def test_shards_chunks_and_segments_change_nothing(events, rows, tmp_path):
@@ -77,6 +88,7 @@ def test_the_same_events_in_several_files_give_the_same_rows(events, rows, tmp_p
 LIVE_APP = load_app(
     "adsim",
     {
+        "features": fading("user_id", 20),
         "labels": {"wait_s": 10, "dedupe_s": 25},
         "ingest": {"disorder_s": 4, "shards": 2, "segment_rows": 7, "chunk_rows": 21},
         "sampling": {"negative_keep_rate": 0.7},
@@ -107,6 +119,7 @@ def test_going_on_from_any_position_gives_the_same_log():
     rows, fates = expected(LIVE_APP, topics)
     assert pl.concat(whole.log).equals(rows)
     assert len(whole.positions) > 4
+    assert rows["fading"].n_unique() > 5
     for row, position in whole.positions.items():
         stands = rows.head(draw.randint(row, rows.height))
         disk = Disk([stands], list(whole.fates), {row: position}, stands.height)
