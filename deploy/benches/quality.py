@@ -104,7 +104,7 @@ def _simulated(seeds: list[int], options: BenchOptions, names: set[str], impress
 def _logged(data: Path, seeds: list[int], options: BenchOptions, names: set[str]) -> Study:
     """On the KuaiRand log: variants and peers."""
     app = load_app("kuairand")
-    rows = kuairand_rows(app, data)
+    rows = kuairand_rows(all_features(app), data)
     users, study = UserBootstrap(rows.user, rows.label), Study()
     for variant in variants_of(app):
         if variant.name in names:

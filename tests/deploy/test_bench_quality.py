@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -151,6 +152,11 @@ def test_every_variant_is_an_app_that_can_be_made_and_says_what_it_is_over(name:
         assert app.layout.light_ids == app_with(name, {}).layout.light_ids or others
         if variant.name.startswith("rich light, "):
             assert {feature.output for feature in privileged} == {"ids"}
+        if variant.name.startswith("counters fade"):
+            counters = [feature for feature in privileged if feature.kind in {"count", "rate"}]
+            assert len(privileged) == sum(f.only == "booster" for f in app_with(name, {}).features)
+            assert len({feature.half_life_s for feature in counters}) == 1
+            assert counters[0].half_life_s
 
 
 def test_a_truth_that_is_not_known_is_refused(adsim: App) -> None:
@@ -167,6 +173,13 @@ def test_the_rows_asked_for_come_with_what_they_are_compared_with(monkeypatch, a
     assert {row["seeds"] for row in table.values()} == {2}
     assert table["rich light, rocket"]["against"] == "rich light alone"
     assert "gain" not in found
+
+
+def test_a_logs_rows_have_what_any_variant_adds(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(quality, "kuairand_rows", lambda app, _: drawn_rows(app))
+    wanted = "counters fade by half in 1 day"
+    found = quality.run(True, BenchOptions(data=tmp_path, seeds=1, device="cpu", variants=(wanted,)))
+    assert [row["model"] for row in found["models"]] == [LIGHT, wanted, f"{wanted}: booster"]
 
 
 def test_a_row_that_the_study_does_not_have_is_named(kuairand: App) -> None:

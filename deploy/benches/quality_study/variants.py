@@ -73,6 +73,7 @@ def variants_of(app: App) -> list[Variant]:
         Variant("hint bernoulli_kl, lambda 3", _rocket(hint="bernoulli_kl", hint_weight=3.0)),
         Variant("small booster 64-32", {"model": {"booster": {"hidden": (64, 32), "cross_layers": 0}}}, teacher=True),
         Variant("attention over the histories", {"model": {"booster": {"pooling": "attention"}}}, teacher=True),
+        *(_fading(privileged, days) for days in (1, 4)),
         Variant("booster sees profile only", seen=profile_only, teacher=True),
         Variant("equal features", seen=nothing_more, teacher=True),
         Variant("rich light alone", _ALONE, seen=rich),
@@ -80,6 +81,16 @@ def variants_of(app: App) -> list[Variant]:
         Variant("rich light, gate at any lead", _rocket(gate_lead=0.0), seen=rich, against="rich light alone"),
         *(_with_pairs() if app.name == "adsim" else ()),
     ]  # fmt: skip
+
+
+def _fading(privileged: Iterable[Feature], days: int) -> Variant:
+    """The app's counters with a half-life, in place of those that count for ever."""
+    counters = [feature for feature in privileged if feature.kind in {"count", "rate"}]
+    faded = {
+        f.name: f.model_copy(update={"name": f"{f.name}_{days}d", "half_life_s": 86_400.0 * days}) for f in counters
+    }
+    said = f"counters fade by half in {days} day{'s' if days > 1 else ''}"
+    return Variant(said, seen=dict.fromkeys(faded), added=tuple(faded.values()), teacher=True)
 
 
 def _with_pairs() -> tuple[Variant, ...]:
