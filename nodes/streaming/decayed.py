@@ -125,15 +125,13 @@ class _Runs:
         """The runs of entries that lie sorted by (code, era)."""
         begins = np.ones(len(code), np.bool_)
         begins[1:] = (np.diff(code) != 0) | (np.diff(era) != 0)
-        run = np.cumsum(begins) - 1
-        # Polars adds the values of a group one after the other, which NumPy does only for a whole array.
-        frame = pl.DataFrame({"run": run, "one": values[:, 0], "two": values[:, 1]})
-        sums = frame.select(pl.col("one", "two").cum_sum().over("run")).to_numpy()
+        start = np.flatnonzero(begins)
+        length = np.diff(start, append=len(code))
         # A last entry of no era, which the place -1 finds.
         return _Runs(
             np.append(era, np.iinfo(np.int64).min),
-            np.concatenate([sums, np.zeros((1, 2))]),
-            np.append(np.flatnonzero(begins)[run], 0),
+            np.concatenate([_running(values, start, length), np.zeros((1, 2))]),
+            np.append(np.repeat(start, length), 0),
         )
 
     def upto(self, begin: Ints, end: Ints, era: Ints) -> tuple[Floats, Floats]:
@@ -144,3 +142,16 @@ class _Runs:
         before = np.where(before >= begin, before, -1)
         earlier = self.era[before] == era - 1
         return self.sums[last] * now[:, None], self.sums[before] * earlier[:, None]
+
+
+def _running(values: Floats, start: Ints, length: Ints) -> Floats:
+    """Running sums within each run, one value added after the other: runs of like length lie side by side for that."""
+    sums = np.empty_like(values)
+    size = np.ceil(np.log2(length)).astype(np.int64)
+    for each in np.unique(size):
+        mine = size == each
+        offset = np.arange(1 << each)
+        places, inside = start[mine, None] + offset, offset < length[mine, None]
+        values_RL2 = np.where(inside[..., None], values[np.minimum(places, len(values) - 1)], 0.0)
+        sums[places[inside]] = np.add.accumulate(values_RL2, axis=1)[inside]
+    return sums

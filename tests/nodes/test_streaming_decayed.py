@@ -66,6 +66,18 @@ def test_sums_are_to_the_bit_those_of_one_row_after_the_other(
     assert [shown for shown, _ in made] == pytest.approx(worth, rel=1e-9, abs=1e-7)
 
 
+def test_keys_of_any_number_of_rows_keep_their_bits_through_any_cuts() -> None:
+    rng = np.random.default_rng(4)
+    keys = np.minimum(rng.zipf(1.3, 20_000), 5_000)  # one has thousands of rows, many have one
+    rows = [(at_ms, int(key), at_ms % 3 % 2) for at_ms, key in zip(range(0, 100_000, 5), keys, strict=True)]
+    expected = one_by_one(rows, 700)
+    for size in (20_000, 4_096, 333):
+        evidence = DecayedEvidence(700)
+        assert [
+            seen for start in range(0, 20_000, size) for seen in pushed(evidence, rows[start : start + size])
+        ] == expected
+
+
 def test_a_row_is_worth_half_after_a_half_life_and_nothing_in_the_end() -> None:
     evidence, half_life_ms = DecayedEvidence(1000), 1000
     rows = [(5, 7, 1), *((5 + half_life_ms * n, 7, 0) for n in (0, 1, 3, 40))]
