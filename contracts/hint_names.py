@@ -15,12 +15,12 @@ Takes = Literal[
     "classes, label",  # and the true class, [B]
     "hidden",  # a hidden layer of each, [B, D] and [B, E]
     "equal",  # a hidden layer of each, of equal width (or made so by a learned map), [B, D]
-    "layers",  # two hidden layers of each, pairwise of equal width
+    "layers",  # two hidden layers of each, pairwise of equal width (or made so by learned maps)
     "maps",  # spatial maps, [B, C, H, W] and [B, E, H, W]
     "pixels",  # class logits of each pixel, [B, C, H, W]
     "tokens",  # a layer over a sequence, [B, T, N]
     "attention",  # attention scores over a sequence, [B, A, T, T]
-    "gradients",  # gradients of each net's loss by the same inputs, [B, X]
+    "gradients",  # gradients of each net's label loss by the same inputs, [B, X]
     "boxes",  # numbers of a box and the truth, [B, R]
     "bins",  # distributions over bins, [B, E, N]
     "picture",  # a generated one, or a layer of its generator, [B, C, H, W]
@@ -34,10 +34,15 @@ class HintName(NamedTuple):
     """What the app must know of a hint."""
 
     takes: Takes
-    #: parameters of its own: a map to the teacher's width, or a paraphraser and a translator
-    learns: Literal["", "regressor", "factors"] = ""
+    #: parameters of its own: maps to the teacher's widths; a paraphraser and a translator; such a map and a judge
+    learns: Literal["", "regressor", "factors", "discriminator"] = ""
     instead: str = ""  #: what to take where it has no meaning; "": told by what it takes
     pairs: bool = False  #: it compares each row of the minibatch with each other one (`rocket.relation_rows`)
+
+    @property
+    def span(self) -> int:
+        """How many of `rocket.feature_layers`, one after the other, one cost is made of."""
+        return 2 if self.takes == "layers" else 1
 
 
 _KD, _NST = "bernoulli_kd", "nst_polynomial"
@@ -46,10 +51,11 @@ HINT_NAMES: dict[str, HintName] = {
     "logit_mse": HintName("logit"),
     "bernoulli_kl": HintName("logit"),
     "bernoulli_kd": HintName("logit"),
+    "bernoulli_mse": HintName("logit"),
     "weighted_bernoulli": HintName("logit"),
     "bounded_click": HintName("logit, label"),
     "class_logit_mse": HintName("classes", instead="logit_mse"),
-    "softmax_mse": HintName("classes", instead="logit_mse"),
+    "softmax_mse": HintName("classes", instead="bernoulli_mse"),
     "kd": HintName("classes", instead=_KD),
     "weighted_soft_cross_entropy": HintName("classes", instead="weighted_bernoulli"),
     "dist": HintName("classes", instead=_KD),
@@ -72,14 +78,14 @@ HINT_NAMES: dict[str, HintName] = {
     "similarity_preserving": HintName("hidden", pairs=True),
     "pkt": HintName("hidden", pairs=True),
     "correlation_congruence": HintName("hidden", pairs=True),
-    "fsp": HintName("layers", instead="fitnet"),
+    "fsp": HintName("layers", "regressor"),
     "attention_transfer": HintName("maps", instead=_NST),
     "attention_transfer_p1": HintName("maps", instead=_NST),
-    "gradient_attention": HintName("gradients", instead="fitnet"),
+    "gradient_attention": HintName("gradients"),
     "pairwise": HintName("maps", instead="similarity_preserving"),
     "pixel_kl": HintName("pixels", instead=_KD),
-    "adversarial": HintName("score", instead=_NST),
-    "discriminator_loss": HintName("scores", instead=_NST),
+    "adversarial": HintName("score", "discriminator"),
+    "discriminator_loss": HintName("scores", instead="adversarial"),
     "layer_mse": HintName("tokens", instead="fitnet"),
     "attention_kl": HintName("attention", instead="similarity_preserving"),
     "teacher_bounded": HintName("boxes", instead="bounded_click"),
@@ -93,17 +99,14 @@ HINT_NAMES: dict[str, HintName] = {
 _MEANINGLESS: dict[str, str] = {
     "classes": "it compares the scores of several classes, and a click has one logit",
     "classes, label": "it compares the scores of several classes, and a click has one logit",
-    "layers": "it compares how two layers of each net follow each other, and feature_layers pairs one with one",
     "maps": "it compares where in a picture the nets look, and these nets have no spatial maps",
     "pixels": "it compares the classes of pixels, and an impression has none",
     "tokens": "it compares layers over a sequence token by token, and the light net reads no sequence",
     "attention": "it compares attention over a sequence, and the light net has none",
-    "gradients": "it differentiates both nets by the same inputs twice, and their towers share only table rows",
     "boxes": "it is for numbers that have a truth, such as boxes, and a click has a label",
     "bins": "it compares numbers given as distributions over bins, and a click has one logit",
     "picture": "it compares generated pictures, and these nets judge clicks",
     "pictures": "it compares generated pictures, and these nets judge clicks",
-    "score": "it needs a discriminator trained in turns with the light net, and a stream passes once",
     "scores": "it is what adversarial's discriminator learns from, not a hint of its own",
 }
 _WHY: dict[str, str] = {
@@ -114,17 +117,26 @@ _WHY: dict[str, str] = {
     "reconstruction": "it is what factor_transfer's paraphraser learns from, not a hint of its own",
 }
 OF_LOGITS = ("logit", "logit, label")
-OF_LAYERS = ("hidden", "equal")
+OF_LAYERS = ("hidden", "equal", "layers", "gradients", "score")
 
 
 def usable(setting: str) -> dict[str, HintName]:
     """The hints that can stand under `[rocket]` as "hint" or as "feature_hint".
 
     >>> [*usable("hint")]
-    ['logit_mse', 'bernoulli_kl', 'bernoulli_kd', 'weighted_bernoulli', 'bounded_click']
+    ['logit_mse', 'bernoulli_kl', 'bernoulli_kd', 'bernoulli_mse', 'weighted_bernoulli', 'bounded_click']
     """
     wanted = OF_LOGITS if setting == "hint" else OF_LAYERS
     return {name: row for name, row in HINT_NAMES.items() if row.takes in wanted and not row.instead}
+
+
+def asks_hidden(name: str) -> bool:
+    """Whether a feature hint compares hidden layers, so that both nets must give theirs.
+
+    >>> asks_hidden("rkd"), asks_hidden("gradient_attention"), asks_hidden("none")
+    (True, False, False)
+    """
+    return name in HINT_NAMES and HINT_NAMES[name].takes != "gradients"
 
 
 def hint_trouble(name: str, setting: str) -> str | None:
@@ -132,7 +144,7 @@ def hint_trouble(name: str, setting: str) -> str | None:
 
     Args:
         name: of the hint.
-        setting: "hint" (between logits) or "feature_hint" (between hidden layers).
+        setting: "hint" (between logits) or "feature_hint" (between hidden layers, or gradients).
 
     >>> hint_trouble("logit_mse", "hint"), hint_trouble("rkd", "feature_hint")
     (None, None)
@@ -148,5 +160,7 @@ def hint_trouble(name: str, setting: str) -> str | None:
     if row.instead:
         place = "hint" if HINT_NAMES[row.instead].takes in OF_LOGITS else "feature_hint"
         return f"{_WHY.get(name) or _MEANINGLESS[row.takes]}; take {place} = '{row.instead}' instead"
-    what, other = ("hidden layers", "feature_hint") if setting == "hint" else ("logits", "hint")
-    return f"it compares {what}; set it as {other} = '{name}'"
+    if setting == "feature_hint":
+        return f"it compares logits; set it as hint = '{name}'"
+    what = "gradients by the embeddings" if row.takes == "gradients" else "hidden layers"
+    return f"it compares {what}; set it as feature_hint = '{name}'"

@@ -1,12 +1,13 @@
 """Whether an app's nets can be made, without making them: `rocket check` has no torch."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from contracts.app_errors import line_of
 from contracts.errors import ContractError, did_you_mean
 from contracts.features import Feature
-from contracts.hint_names import HINT_NAMES, hint_trouble
+from contracts.hint_names import HINT_NAMES, asks_hidden, hint_trouble
 from contracts.nets import Booster, Model, Rocket
 from contracts.training import Train
 
@@ -67,7 +68,13 @@ def check_rocket(path: Path, model: Model, rocket: Rocket) -> None:
             raise ContractError(
                 f'{at} schedule = "{schedule}": {schedule}_rows is 0, so that it would be "constant"; say how many rows'
             )
-    if rocket.feature_hint != "none" and model.booster.kind != NO_BOOSTER:
+    if rocket.feature_hint == "none" or model.booster.kind == NO_BOOSTER:
+        return
+    if not asks_hidden(rocket.feature_hint):
+        told = _gradients_trouble(model, rocket)
+        if told is not None:
+            raise ContractError(f"{at} feature_hint = '{rocket.feature_hint}': {told}")
+    else:
         if HINT_NAMES[rocket.feature_hint].learns and ":" in model.booster.kind:
             raise ContractError(
                 f"{at} feature_hint = '{rocket.feature_hint}': it learns a map to the booster's width, which a net of "
@@ -76,6 +83,23 @@ def check_rocket(path: Path, model: Model, rocket: Rocket) -> None:
         told = pairs_trouble(model.light.layers, hidden_widths(model.booster, model.embedding_dim), rocket)
         if told is not None:
             raise ContractError(f"{at} feature_layers: {told}")
+
+
+def _gradients_trouble(model: Model, rocket: Rocket) -> str | None:
+    """Why gradients of both nets cannot be compared, and the mend; None where they can."""
+    if rocket.feature_layers:
+        return "it compares gradients by the embeddings and no hidden layers; leave feature_layers out"
+    if model.sharing != "shared":
+        return (
+            "each net reads embeddings of its own, and gradients by different inputs do not compare; set [model] "
+            "sharing = \"shared\", or take feature_hint = 'fitnet'"
+        )
+    if not rocket.light_updates_shared:
+        return (
+            "the light net's loss does not reach the embeddings that both read; set light_updates_shared = true, or "
+            "take feature_hint = 'fitnet'"
+        )
+    return None
 
 
 def _at(path: Path, *where: str) -> str:
@@ -179,4 +203,14 @@ def pairs_trouble(lights: Sequence[int], boosters: Sequence[int] | None, rocket:
                 f"[{i}, {j}]: the light layer has {lights[i]} columns and the booster's {boosters[j]}, and \""
                 f'{rocket.feature_hint}" compares them one by one; {could}, or take fitnet, which maps one to the other'
             )
+    if HINT_NAMES[rocket.feature_hint].span == 2 and not _climbs(rocket.feature_layers):
+        return (
+            f'"{rocket.feature_hint}" compares how each net gets from one layer to a later one; name two pairs or '
+            "more, from the input on, as in [[0, 0], [1, 2]], or take fitnet, which compares layer with layer"
+        )
     return None
+
+
+def _climbs(pairs: Sequence[tuple[int, int]]) -> bool:
+    """Whether there are two pairs or more, each of later layers than the one before, in both nets."""
+    return len(pairs) > 1 and all(i < k and j < m for (i, j), (k, m) in pairwise(pairs))

@@ -71,9 +71,9 @@ class Rocket(Section):
     scheme: Scheme = "rocket"  #: which nets there are beside the light one, and who follows whom
     hint: str = "logit_mse"  #: between the logits: a name of model.hints
     hint_weight: float = Field(default=1.0, ge=0)  #: lambda; net_aug: of the widened net's label loss
-    feature_hint: str = "none"  #: between hidden layers: a name of model.hints
+    feature_hint: str = "none"  #: between hidden layers, or gradients by the embeddings: a name of model.hints
     feature_weight: float = Field(default=1.0, ge=0)  #: its lambda
-    #: [light layer, booster layer], each counted from 0; the costs of the pairs are averaged
+    #: [light layer, booster layer], each counted from 0; the costs of the pairs are averaged; fsp: of each two of them
     feature_layers: tuple[tuple[Place, Place], ...] = ()
     hint_temperature: float = Field(default=4.0, gt=0)  #: T of bernoulli_kd
     #: of activation_boundaries (None: 1), and of bounded_click in nats (None: 0)

@@ -7,6 +7,7 @@ from typing import get_args
 from contracts.app_errors import line_of
 from contracts.errors import ContractError
 from contracts.features import Feature
+from contracts.hint_names import asks_hidden
 from contracts.nets import Model, Rocket, Scheme
 
 #: The booster of the app learns beside the light net; in all others `[model.booster]` trains nothing.
@@ -63,6 +64,11 @@ def scheme_trouble(model: Model, rocket: Rocket, *, dynamic: bool = False) -> st
         return "it works on the light net's hidden layers, and there are none; set [model.light] deep and hidden"
     if rocket.feature_hint != "none" and scheme not in {*WITH_BOOSTER, "offline"}:
         return 'feature_hint compares hidden layers with a booster\'s, and there is none; set feature_hint = "none"'
+    if rocket.feature_hint != "none" and not asks_hidden(rocket.feature_hint) and scheme not in WITH_BOOSTER:
+        return (
+            f"{rocket.feature_hint} compares how both losses move with embeddings that both nets learn, and this "
+            "teacher stands still; take feature_hint = 'fitnet'"
+        )
     if model.share == "trunk" and scheme not in WITH_BOOSTER:
         return 'no booster learns that could share a trunk; set [model] share = "embeddings"'
     return None

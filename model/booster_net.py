@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from contracts.app import App
 from contracts.errors import ContractError
+from contracts.hint_names import asks_hidden
 from contracts.nets import Booster
 from model.boosters import BoosterInput, Sizes, gives_hidden, make_booster
 from model.layers import AttentionPooling, MeanPooling, Padded, RunningStandardise
@@ -65,7 +66,7 @@ def make_booster_net(app: App, *, trunk: int = 0) -> BoosterNet:
     queries = tuple(names.index(f.of or "") for f in layout.sequences)
     sizes = Sizes(len(layout.ids), len(layout.sequences), len(layout.dense), model.embedding_dim, queries, trunk)
     net = BoosterNet(sizes, model.booster)
-    if app.config.rocket.feature_hint != "none" and not gives_hidden(net.tower):
+    if asks_hidden(app.config.rocket.feature_hint) and not gives_hidden(net.tower):
         raise ContractError(
             f"[rocket] feature_hint needs the booster's hidden layers, and '{model.booster.kind}' does not give them: "
             "let its forward take hidden, a list to put them behind (see model/boosters/mlp.py), or set "

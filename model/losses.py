@@ -4,6 +4,9 @@
 
 lambda is `rocket.hint_weight` and mu `rocket.feature_weight`, both times `model.schedule.strength` and the gate.
 
+A hint on gradients (`gradient_attention`) has no layers: mu * features is then felt by all that is the light net's own,
+head and wide weights too, and by the embeddings, which it needs to be shared and moved by both.
+
 Who feels what (a test holds the table; "block" is `rocket.gradient_block`, "updates" `rocket.light_updates_shared`):
 
     parameters                     label(light)  label(booster)  lambda * hint         mu * features
@@ -30,7 +33,7 @@ A click has one logit [B]. Class logits [B, C] take the same way with `class_los
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 from typing import NamedTuple
 
@@ -58,14 +61,24 @@ class Terms(NamedTuple):
     scheme: Tensor | None = None  #: what the scheme adds, lambdas in (`model.schemes`)
 
 
+class Inputs(NamedTuple):
+    """What both nets read in common, for hints on how their losses move with it; autograd has followed it."""
+
+    light: Tensor  #: [B, X]
+    booster: Tensor  #: of any shape
+    share: Callable[[Tensor], Tensor]  #: of a gradient by `booster` the light net's part, [B, X]
+
+
 class Features(NamedTuple):
     """Hidden layers of both nets, and what it costs that they differ."""
 
-    hint: Hint | Sequence[Hint]  #: for all pairs, or one a pair
+    hint: Hint | Sequence[Hint]  #: for all costs, or one each
     pairs: Sequence[tuple[int, int]]  #: a light layer and a booster layer
     light: Sequence[Tensor]  #: [B, H] each, from the input on
     booster: Sequence[Tensor]
     weight: float  #: mu now
+    span: int = 1  #: pairs, one after the other, that one cost is made of
+    inputs: Inputs | None = None  #: in place of the layers: how both label losses move with these
 
 
 def label_loss(logit_B: Tensor, label_B: Tensor, weight_B: Tensor, shift_B: Tensor) -> Tensor:
@@ -78,7 +91,11 @@ def label_loss(logit_B: Tensor, label_B: Tensor, weight_B: Tensor, shift_B: Tens
     >>> label_loss(zero, one, one, zero).item()
     0.693...
     """
-    return (F.binary_cross_entropy_with_logits(logit_B + shift_B, label_B, reduction="none") * weight_B).mean()
+    return (_row_cost(logit_B, label_B, shift_B) * weight_B).mean()
+
+
+def _row_cost(logit_B: Tensor, label_B: Tensor, shift_B: Tensor) -> Tensor:
+    return F.binary_cross_entropy_with_logits(logit_B + shift_B, label_B, reduction="none")
 
 
 def class_loss(class_B: Tensor) -> RowLoss:
@@ -128,10 +145,11 @@ def rocket_loss(
         scheme: what is trained beside both nets adds.
     """
 
+    def rows(logit_B: Tensor, net: int) -> Tensor:
+        return _row_cost(logit_B, label_B, shift_B) if row_loss is None else row_loss(logit_B, net)
+
     def learnt(logit_B: Tensor, net: int) -> Tensor:
-        if row_loss is None:
-            return label_loss(logit_B, label_B, weight_B, shift_B)
-        return (row_loss(logit_B, net) * weight_B).mean()
+        return (rows(logit_B, net) * weight_B).mean()
 
     def follow(follower_B: Tensor, leader_B: Tensor) -> Tensor:
         return _weighed(hint(follower_B, leader_B.detach()), weight_B)
@@ -155,7 +173,8 @@ def rocket_loss(
         spared_B = _spared(booster_B, gradient_block)
         apart = told(hint_weight, lambda: _weighed(hint(light_B, spared_B), weight_B), "hint")
         if features is not None:
-            feature = told(features.weight, lambda: _between(features, weight_B, gradient_block), "feature")
+            labels = partial(rows, light_B, 0), partial(rows, booster_B, 1)
+            feature = told(features.weight, lambda: _between(features, labels, weight_B, gradient_block), "feature")
     if beside is not None:
         parts["scheme"] = beside
     total = reduce(add, parts.values())
@@ -195,11 +214,36 @@ def _weighed(cost: Tensor, weight_B: Tensor) -> Tensor:
     return (cost * weight_B).mean()
 
 
-def _between(features: Features, weight_B: Tensor, gradient_block: bool) -> Tensor:  # noqa: FBT001  # private
-    """The mean over the pairs, in float32: under autocast a booster's layers are bf16."""
-    hints = features.hint if isinstance(features.hint, Sequence) else [features.hint] * len(features.pairs)
+def _between(features: Features, labels: Sequence[Callable[[], Tensor]], weight_B: Tensor, block: bool) -> Tensor:  # noqa: FBT001
+    """The mean over the costs, in float32: under autocast a booster's layers are bf16.
+
+    Args:
+        features: what is compared.
+        labels: the label loss [B] of the light net, and of the booster.
+        weight_B: of the rows.
+        block: whether the booster is spared.
+    """
+    lights, boosters = features.light, features.booster
+    if features.inputs is not None:
+        lights = [_by_input(labels[0], features.inputs.light, learn=True)]
+        boosters = [features.inputs.share(_by_input(labels[1], features.inputs.booster, learn=not block))]
+    groups = [features.pairs[at : at + features.span] for at in range(len(features.pairs) - features.span + 1)]
+    hints = features.hint if isinstance(features.hint, Sequence) else [features.hint] * len(groups)
     costs = [
-        _weighed(hint(features.light[i].float(), _spared(features.booster[j], gradient_block).float()), weight_B)
-        for hint, (i, j) in zip(hints, features.pairs, strict=True)
+        _weighed(
+            hint(*(lights[i].float() for i, _ in group), *(_spared(boosters[j], block).float() for _, j in group)),
+            weight_B,
+        )
+        for hint, group in zip(hints, groups, strict=True)
     ]
     return torch.stack(costs).mean()
+
+
+def _by_input(cost: Callable[[], Tensor], inputs: Tensor, *, learn: bool) -> Tensor:
+    """How each row's loss moves with the inputs; without `learn` a number that stands still."""
+    graph = learn and torch.is_grad_enabled()
+    with torch.enable_grad():  # what is only told is differentiated too
+        found: tuple[Tensor, ...] = torch.autograd.grad(
+            cost().sum(), inputs, retain_graph=True, create_graph=graph, allow_unused=True, materialize_grads=True
+        )
+    return found[0]

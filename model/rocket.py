@@ -36,6 +36,8 @@ class Judged(NamedTuple):
     light_layers: tuple[Tensor, ...] = ()  #: what its hidden layers gave, [B, H] each, where that was asked for
     booster_layers: tuple[Tensor, ...] = ()  #: likewise; of a booster of one's own those that it tells
     said: Said = Said()  #: by the scheme's nets
+    #: what the light net read, [B, X], and what the booster looked up, [M, D], which holds the same rows where shared
+    read: tuple[Tensor, ...] = ()
 
 
 class RocketNets:
@@ -97,6 +99,7 @@ class RocketNets:
         self.coach = make_coach(model, app.config.rocket, seed + 5)  #: what the feature hint learns of its own
         self.scheme = make_scheme(app, seed + 6)  #: what the scheme has beside both nets
         self._has_scheme = bool(self.scheme.state_dict())
+        self._has_coach = self.coach is not None and bool(self.coach.state_dict())
         for table in self.tables.values():
             table.to(device)
         for net in self.nets.values():
@@ -118,6 +121,11 @@ class RocketNets:
         return self.booster is not None or self.scheme.teaches
 
     @property
+    def draws(self) -> bool:
+        """Whether a forward pass, or a hint, draws from torch's global generator without a layer that says so."""
+        return self.scheme.draws or (self.coach is not None and self.coach.draws)
+
+    @property
     def tables(self) -> dict[str, Table]:
         """The tables by name: "shared", or "light" and (with a booster) "booster"."""
         if self.booster_table is None:
@@ -132,7 +140,7 @@ class RocketNets:
         nets = {
             "light": self.light,
             "booster": self.booster,
-            "coach": self.coach,
+            "coach": self.coach if self._has_coach else None,
             "scheme": self.scheme if self._has_scheme else None,
             "heads": self.heads,
         }
@@ -172,6 +180,10 @@ class RocketNets:
         if self.booster is not None:
             self.booster.standardise.observe(batch.dense_BN)
 
+    def light_share(self, batch: Batch, booster_MD: Tensor) -> Tensor:
+        """Of what belongs to the booster's look-ups, [M, D], what belongs to the light net's: [B, X]."""
+        return self._light_shares(batch, (booster_MD,))[0].view(batch.rows, self._light_ids * self._width)
+
     def _light_shares(self, batch: Batch, leaves: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Of each part of all look-ups those that the light net makes."""
         fields = batch.ids_BF.numel()
@@ -208,7 +220,8 @@ class RocketNets:
             with autocast:
                 booster_B = judge_booster(self.booster, batch, booster_leaf_MD, trunk_BH, boosters)
         heads_BK = None if self.heads is None else self.heads(embedding_BX, dense_BN)
-        judged = Judged(light_B, booster_B, (), heads_BK, tuple(lights or ()), tuple(boosters or ()))
+        read = (embedding_BX,) if booster_leaf_MD is None else (embedding_BX, booster_leaf_MD)
+        judged = Judged(light_B, booster_B, (), heads_BK, tuple(lights or ()), tuple(boosters or ()), read=read)
         said = self.scheme.judge(Seen(batch, embedding_BX, dense_BN, self.light, light_B, judged.light_layers, hidden))
         if said.booster_B is not None:
             judged = judged._replace(booster_B=said.booster_B, booster_layers=said.booster_layers)

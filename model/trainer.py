@@ -10,21 +10,21 @@ from torch import Tensor
 
 from contracts.app import App
 from contracts.errors import ContractError, CorruptError
-from contracts.model_checks import pairs_trouble
 from model.averaging import DecayingAverage
 from model.delayed import Seen, mode_of
 from model.dynamic_ids import DynamicIds
 from model.embeddings import Table, Touched
+from model.following import Following
 from model.guard import Guard
-from model.hints import feature_hints_of, hint_of
+from model.hints import hint_of
 from model.lifecycle import fitted
-from model.losses import Features, Terms, both_ways, rocket_loss
+from model.losses import Terms, both_ways, rocket_loss
 from model.memory import keep_freed_memory
 from model.optimizers.flat import FlatOptimizer
 from model.precision import denormals_flushed, pick_device, use_bf16
 from model.predictions import Predictions, joined, predictions_of
 from model.randomness import Randomness
-from model.rocket import Judged, RocketNets
+from model.rocket import RocketNets
 from model.schedule import HintGate
 from model.state import part_of
 from model.tensors import Batch, to_batch
@@ -63,13 +63,13 @@ class Trainer:
         self._observed = config.labels.first_row_s / config.labels.wait_s
         self.nets = RocketNets(app, seed=self.seed, device=self.device)
         self.ids = DynamicIds(app.layout, self.nets.tables)  #: whose row is whose, where ids own their rows
-        self._feature_hints = feature_hints_of(config.rocket, self.nets.coach) if self.nets.taught else None
+        self._following = Following(app, self.nets)
         train, nets = config.train, self.nets.nets.values()
         self._dense, self.guard = FlatOptimizer(nets, lr=train.dense_lr, settings=train.dense), Guard(train, nets)
         halflife = config.train.average_rows
         self.averages = {name: DecayingAverage(net, halflife) for name, net in self.nets.nets.items()}
         self.bf16 = use_bf16(config.train, self.nets.booster, self.device)
-        own = ":" in config.model.booster.kind or self.nets.scheme.draws
+        own = ":" in config.model.booster.kind or self.nets.draws
         self._randomness = Randomness(self.nets.nets.values(), own=own, device=self.device)
         self._gate = HintGate(config.rocket)
         self.watch = Watch(self.nets, config.rocket.watch_every)  #: figures of the terms; they steer nothing
@@ -113,7 +113,7 @@ class Trainer:
     def _learn(self, batch: Batch) -> Predictions:
         self._dense.clear()
         weight, saved, learnt_before = self.hint_weight, self.guard.before(), self.rows_learnt
-        judged = self.nets.learn(batch, self._autocast(), hidden=self._feature_hints is not None)
+        judged = self.nets.learn(batch, self._autocast(), hidden=self._following.asks_hidden)
         rows = self._seen(batch, judged.heads_BK)
         mode = self._mode
         terms = rocket_loss(
@@ -126,7 +126,7 @@ class Trainer:
             hint_weight=weight,
             gradient_block=self.app.config.rocket.gradient_block and not self._mutual,
             row_loss=None if mode is None else lambda logit_B, net: mode.loss(logit_B, rows, net),
-            features=self._features(judged),
+            features=self._following.features(batch, judged, self._strength()),
             scheme=lambda costs: self.nets.scheme.terms(judged.light_B, judged.light_layers, judged.said, costs),
         )
         total = terms.total
@@ -150,17 +150,6 @@ class Trainer:
             self.guard.skip(saved, figures, step=self.step, rows=batch.rows)
         self.step += 1
         return predictions_of(judged.light_B, judged.booster_B, figures, self._link)._replace(skipped=not learnt)
-
-    def _features(self, judged: Judged) -> Features | None:
-        if self._feature_hints is None:
-            return None
-        rocket, layers = self.app.config.rocket, (judged.light_layers, judged.booster_layers)
-        if ":" in self.app.config.model.booster.kind:  # what the check of the app cannot know
-            lights, boosters = ([layer.shape[1] for layer in each] for each in layers)
-            told = pairs_trouble(lights, boosters, rocket)
-            if told is not None:
-                raise ContractError(f"[rocket] feature_layers: {told}")
-        return Features(self._feature_hints, rocket.feature_layers, *layers, rocket.feature_weight * self._strength())
 
     def _move(self, touched: tuple[tuple[Table, Touched], ...], figures: tuple[float, ...], rows: int) -> bool:
         """Move tables, towers and their averages by the gradients; nothing of it where a number is not finite."""

@@ -2,12 +2,14 @@
 
 A hint takes what the light net says and what the booster says and gives one cost a row [B], or one for the whole
 minibatch, a scalar, where it compares rows with each other; the caller weighs the rows, detaches the booster and
-multiplies by lambda. In `HINTS` both are logits [B]; in `FEATURE_HINTS` hidden layers, [B, H] and [B, H'], as far as
-nothing is learnt on the way: `feature_hints_of` has those too. `contracts.hint_names` has the names without torch.
+multiplies by lambda. In `HINTS` both are logits [B]; in `FEATURE_HINTS` hidden layers, [B, H] and [B, H'] (or how both
+nets' losses move with the embeddings), as far as nothing is learnt on the way: `feature_hints_of` has those too.
+`contracts.hint_names` has the names without torch.
 """
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -17,10 +19,10 @@ from contracts.errors import ContractError
 from contracts.hint_names import HINT_NAMES, hint_trouble, usable
 from contracts.model_checks import NO_BOOSTER, hidden_widths
 from contracts.nets import Model, Rocket
-from model.hints.coach import Coach, FactorHint, MappedHint
+from model.hints.coach import AdversarialHint, Coach, FactorHint, FlowHint, MappedHint
 from model.hints.shelf import METHODS
 
-Hint = Callable[[Tensor, Tensor], Tensor]
+Hint = Callable[..., Tensor]  #: of what the light net says, then what the booster says; two layers of each: `fsp`
 ToldHint = Callable[[Tensor, Tensor, Tensor], Tensor]  #: of both logits and the label, [B] each
 HINTS: dict[str, Hint] = {name: METHODS[name].fixed() for name, row in usable("hint").items() if row.takes == "logit"}
 FEATURE_HINTS: dict[str, Hint] = {
@@ -63,16 +65,20 @@ def make_coach(model: Model, rocket: Rocket, seed: int) -> Coach | None:
     if row is None or not row.learns or model.booster.kind == NO_BOOSTER or boosters is None:
         return None
     draw = torch.Generator().manual_seed(seed)
-    if row.learns == "factors":
-        make: Callable[[tuple[int, int]], torch.nn.Module] = partial(FactorHint, rocket.factor_rows, generator=draw)
-    else:
-        loss = METHODS[rocket.feature_hint].fixed(**_options(rocket.feature_hint, rocket))
-        make = partial(MappedHint, loss, generator=draw)
-    return Coach(make, [(model.light.layers[i], boosters[j]) for i, j in rocket.feature_layers])
+    widths = [(model.light.layers[i], boosters[j]) for i, j in rocket.feature_layers]
+    loss = METHODS[rocket.feature_hint].fixed(**_options(rocket.feature_hint, rocket))
+    if row.span == 2:
+        return Coach(partial(FlowHint, loss, generator=draw), [*pairwise(widths)])
+    makers: dict[str, Callable[..., torch.nn.Module]] = {
+        "factors": partial(FactorHint, rocket.factor_rows),
+        "discriminator": AdversarialHint,
+        "regressor": partial(MappedHint, loss),
+    }
+    return Coach(partial(makers[row.learns], generator=draw), widths)
 
 
 def feature_hints_of(rocket: Rocket, coach: Coach | None) -> Sequence[Hint] | None:
-    """The hint that `rocket.feature_hint` names, with its settings, for each pair of layers; None: "none".
+    """The hint that `rocket.feature_hint` names, with its settings, for each cost that it tells; None: "none".
 
     Raises:
         ContractError: there is none of that name, or it has no meaning for the nets of an app.
@@ -86,7 +92,7 @@ def feature_hints_of(rocket: Rocket, coach: Coach | None) -> Sequence[Hint] | No
     hint = METHODS[name].fixed()
     if HINT_NAMES[name].pairs:
         hint = partial(_of_some, hint, rocket.relation_rows)
-    return [hint] * len(rocket.feature_layers)
+    return [hint] * (1 if HINT_NAMES[name].takes == "gradients" else len(rocket.feature_layers))
 
 
 def _of_some(hint: Hint, most: int, light_BD: Tensor, booster_BE: Tensor) -> Tensor:

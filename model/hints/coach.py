@@ -1,10 +1,11 @@
-"""What a hint between hidden layers learns of its own: a map to the booster's width, or factors.
+"""What a hint between hidden layers learns of its own: maps to the booster's widths, factors, or a discriminator.
 
-A coach is trained beside the light net, saved and restored with the nets, and never published. Shapes: B rows, D
-columns of the light layer, E of the booster's.
+A coach is trained beside the light net, saved and restored with the nets (its moments too), and never published.
+Shapes: B rows, D columns of the light layer, E of the booster's.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +13,11 @@ from torch.func import functional_call
 
 from model.hints.factors import Paraphraser, Translator, factor_transfer, reconstruction
 from model.hints.fitnet import Regressor
+from model.hints.structured import Discriminator, adversarial, discriminator_loss, gradient_penalty
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+Loss = Callable[..., Tensor]
+Widths = tuple[int, int]
+_STEEP = 10.0  # what the gradient penalty weighs (Gulrajani et al. 2017)
 
 
 class MappedHint(nn.Module):
@@ -31,7 +35,7 @@ class MappedHint(nn.Module):
         [3.0, 3.0, 3.0, 3.0]
     """
 
-    def __init__(self, loss: Loss, widths: tuple[int, int], generator: torch.Generator) -> None:
+    def __init__(self, loss: Loss, widths: Widths, generator: torch.Generator) -> None:
         super().__init__()
         self._loss = loss
         self.regress = Regressor(*widths, generator)
@@ -39,6 +43,75 @@ class MappedHint(nn.Module):
     def forward(self, light_BD: Tensor, booster_BE: Tensor) -> Tensor:
         """One cost a row, [B]."""
         return self._loss(self.regress(light_BD), booster_BE)
+
+
+class FlowHint(nn.Module):
+    """A hint on two layers of each net, such as `fsp`: of vectors, which are maps of one place.
+
+    The flow matrix of a row is then the outer product of its two layers, [E, E']. A light layer of the booster's width
+    is taken as it is (the paper's nets differ in depth alone); another goes through a `Regressor`.
+
+    Args:
+        loss: of two light layers, [B, E] and [B, E'], then two of the booster.
+        widths: D and E of the lower layers, and of the upper ones.
+        generator: draws the first weights.
+
+    Example::
+
+        >>> hint = FlowHint(lambda a, b, c, d: (a - c).sum(1), ((3, 3), (2, 4)), torch.Generator().manual_seed(1))
+        >>> [name for name, _ in hint.named_parameters()]
+        ['last.weight_ED', 'last.bias_E']
+        >>> hint(torch.ones(5, 3), torch.ones(5, 2), torch.zeros(5, 3), torch.ones(5, 4)).tolist()
+        [3.0, 3.0, 3.0, 3.0, 3.0]
+    """
+
+    def __init__(self, loss: Loss, widths: tuple[Widths, Widths], generator: torch.Generator) -> None:
+        super().__init__()
+        self._loss = loss
+        self.first, self.last = (_to_width(*pair, generator) for pair in widths)
+
+    def forward(self, first_BD: Tensor, last_BD: Tensor, first_BE: Tensor, last_BE: Tensor) -> Tensor:
+        """One cost a row, [B]."""
+        return self._loss(self.first(first_BD), self.last(last_BD), first_BE, last_BE)
+
+
+class AdversarialHint(nn.Module):
+    """The light layer is to be taken for the booster's by a discriminator that learns to tell them apart.
+
+    Liu et al., CVPR 2019, arXiv 1903.04197, section 3.3, of hidden layers in place of score maps. Its value is
+    `adversarial`, which moves the light net (and a `Regressor`, where the widths differ). In the same step
+    `discriminator_loss` and ten times `gradient_penalty` move the discriminator, and nothing else: both nets' layers
+    are detached there, and the discriminator is in `adversarial`. The penalty's points are drawn from torch's global
+    generator.
+
+    Args:
+        widths: D and E.
+        generator: draws the first weights.
+
+    Example::
+
+        >>> hint = AdversarialHint((2, 3), torch.Generator().manual_seed(1))
+        >>> hint(torch.zeros(4, 2), torch.ones(4, 3)).tolist()
+        [-0.0, -0.0, -0.0, -0.0]
+    """
+
+    def __init__(self, widths: Widths, generator: torch.Generator) -> None:
+        super().__init__()
+        self.regress = _to_width(*widths, generator)
+        self.discriminate = Discriminator(widths[1], generator)
+
+    def forward(self, light_BD: Tensor, booster_BE: Tensor) -> Tensor:
+        """One cost a row, [B]."""
+        student_BE, teacher_BE = self.regress(light_BD), booster_BE.detach()
+        kept = {name: parameter.detach() for name, parameter in self.discriminate.named_parameters()}
+        cost_B = adversarial(functional_call(self.discriminate, kept, (student_BE,)))
+        if not torch.is_grad_enabled():  # told, not learnt
+            return cost_B
+        student_BE = student_BE.detach()
+        own_B = discriminator_loss(self.discriminate(student_BE), self.discriminate(teacher_BE))
+        share_B = torch.rand(len(teacher_BE), device=teacher_BE.device, dtype=teacher_BE.dtype)
+        own_B = own_B + _STEEP * gradient_penalty(self.discriminate, student_BE, teacher_BE, share_B)
+        return cost_B + (own_B - own_B.detach())
 
 
 class FactorHint(nn.Module):
@@ -85,11 +158,11 @@ class FactorHint(nn.Module):
 
 
 class Coach(nn.Module):
-    """One such hint for each pair of layers.
+    """One such hint for each pair of layers, or for each two pairs.
 
     Args:
-        make: a hint of these widths, D and E.
-        widths: of each pair.
+        make: a hint of these widths: D and E, or two of these.
+        widths: of each.
 
     Example::
 
@@ -99,6 +172,15 @@ class Coach(nn.Module):
         torch.Size([5])
     """
 
-    def __init__(self, make: Callable[[tuple[int, int]], nn.Module], widths: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, make: Callable[[Any], nn.Module], widths: Sequence[Any]) -> None:
         super().__init__()
         self.hints = nn.ModuleList(make(pair) for pair in widths)
+
+    @property
+    def draws(self) -> bool:
+        """Whether a step draws from torch's global generator."""
+        return any(isinstance(hint, AdversarialHint) for hint in self.hints)
+
+
+def _to_width(student: int, teacher: int, generator: torch.Generator) -> nn.Module:
+    return nn.Identity() if student == teacher else Regressor(student, teacher, generator)

@@ -81,15 +81,17 @@ def reconstruction(restored: Tensor, ft: Tensor) -> Tensor:
     return (restored - ft).square().flatten(1).sum(1)
 
 
-def factor_transfer(factor_s: Tensor, factor_t: Tensor, *, power: int = 1, scaling: str = "sum") -> Tensor:
-    """||n(factor_t) - n(factor_s)||_p to the power p, one cost a row; n divides a row's whole factor by its length.
+def factor_transfer(factor_s: Tensor, factor_t: Tensor, *, power: int = 1, scaling: str = "norm") -> Tensor:
+    """||n(factor_t) - n(factor_s)||_p, one cost a row; n divides a row's whole factor by its length.
 
-    Kim et al., NeurIPS 2018, section 3.2: p = 1 (its best) or 2. `scaling`: "sum" over the elements (the paper), or
-    "mean" (RepDistiller's, whose weight is 200). Blind to the scale of either factor.
+    Kim et al., NeurIPS 2018, section 3.2: p = 1 (its best) or 2. `scaling`: "norm" (the paper; its gradient is 0 where
+    the factors are one), "sum" over the elements of the p-th powers (the same at p = 1), or "mean" of these
+    (RepDistiller's, whose weight is 200). Blind to the scale of either factor.
 
     >>> factor_transfer(torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 3.0]])).tolist()
     [2.0]
     """
     check_same_shape("factor_transfer", factor_s, factor_t, "make the Translator with factors = Paraphraser.factors")
-    apart = (unit(factor_s.flatten(1)) - unit(factor_t.flatten(1))).abs() ** power
-    return scaled(scaling, {"sum": apart.sum(1), "mean": apart.mean(1)})
+    apart = unit(factor_s.flatten(1)) - unit(factor_t.flatten(1))
+    powers = apart.abs() ** power
+    return scaled(scaling, {"norm": apart.norm(power, dim=1), "sum": powers.sum(1), "mean": powers.mean(1)})

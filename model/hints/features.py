@@ -8,7 +8,7 @@ its size, and its gradient at 0 is NaN), and both enter the loss with a negative
 
 from torch import Tensor
 
-from model.hints.geometry import check_same_shape
+from model.hints.geometry import check_same_shape, scaled
 
 _MEND = "take layers of equal width, or fitnet, which maps one to the other"
 
@@ -26,15 +26,21 @@ def cosine(light_BH: Tensor, booster_BH: Tensor) -> Tensor:
     return 1.0 - (_unit(light_BH) * _unit(booster_BH)).sum(1)
 
 
-def euclidean(light_BH: Tensor, booster_BH: Tensor) -> Tensor:
+def euclidean(light_BH: Tensor, booster_BH: Tensor, *, scaling: str = "mean") -> Tensor:
     """Squared Euclidean distance over the width, one a row.
+
+    `scaling`: "mean" of the squares over columns; "sum" of them; or "norm", the distance itself (what TorchEasyRec
+    takes of the whole minibatch at once), whose gradient is of one length however near the layers are, and 0 where
+    they are one.
 
     >>> import torch
     >>> euclidean(torch.tensor([[1.0, 2.0], [0.0, 0.0]]), torch.tensor([[3.0, 2.0], [0.0, 0.0]])).tolist()
     [2.0, 0.0]
     """
     check_same_shape("euclidean", light_BH, booster_BH, _MEND)
-    return (light_BH - booster_BH).square().mean(1)
+    apart_BH = light_BH - booster_BH
+    square_BH = apart_BH.square()
+    return scaled(scaling, {"mean": square_BH.mean(1), "sum": square_BH.sum(1), "norm": apart_BH.norm(dim=1)})
 
 
 def _unit(x_BH: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.hints.geometry import check_same_shape
+from model.hints.geometry import check_same_shape, scaled
 
 _MEND = "give both nets' logits of the same rows, [B] each"  # [B, 1] would spread over [B]
 
@@ -50,6 +50,22 @@ def bernoulli_kd(light_B: Tensor, booster_B: Tensor, *, temperature: float = 4.0
     0.5
     """
     return temperature**2 * bernoulli_kl(light_B / temperature, booster_B / temperature)
+
+
+def bernoulli_mse(light_B: Tensor, booster_B: Tensor, *, scaling: str = "sum") -> Tensor:
+    """Squared distance between the probabilities of click and of no click, 2 (p_light - p_booster)^2, one a row.
+
+    `softmax_mse` with the two classes [0, logit]: the hint that Rocket Launching (Zhou et al., AAAI 2018, arXiv
+    1708.04106, table 3) finds worse than logits. `scaling`: "sum" over both classes (the paper), or "mean" over them.
+    Gradient on the light logit at "sum": 4 (p_light - p_booster) p_light (1 - p_light), which dies where it is sure.
+
+    >>> import torch
+    >>> bernoulli_mse(torch.tensor([0.0]), torch.tensor([50.0])).tolist()
+    [0.5]
+    """
+    check_same_shape("bernoulli_mse", light_B, booster_B, _MEND)
+    square_B = (light_B.sigmoid() - booster_B.sigmoid()).square()
+    return scaled(scaling, {"sum": 2 * square_B, "mean": square_B})
 
 
 def weighted_bernoulli(light_B: Tensor, booster_B: Tensor, *, no_click: float = 1.5, click: float = 1.0) -> Tensor:

@@ -23,7 +23,14 @@ from model.hints.features import cosine, euclidean
 from model.hints.fitnet import fitnet
 from model.hints.flow import fsp
 from model.hints.generators import gan_compression, generator_distance, generator_features
-from model.hints.logits import bernoulli_kd, bernoulli_kl, bounded_click, logit_mse, weighted_bernoulli
+from model.hints.logits import (
+    bernoulli_kd,
+    bernoulli_kl,
+    bernoulli_mse,
+    bounded_click,
+    logit_mse,
+    weighted_bernoulli,
+)
 from model.hints.mobilebert import attention_kl, layer_mse
 from model.hints.relations import correlation_congruence, pkt, rkd, rkd_angle, rkd_distance, similarity_preserving
 from model.hints.selectivity import mmd, nst
@@ -81,6 +88,7 @@ METHODS: dict[str, Method] = {
     "logit_mse": Method(logit_mse, _ZHOU, "square a row"),
     "bernoulli_kl": Method(bernoulli_kl, _HINTON, "nats a row"),
     "bernoulli_kd": Method(bernoulli_kd, _HINTON, "T^2 nats a row, T = 4"),
+    "bernoulli_mse": Method(bernoulli_mse, _ZHOU, "sum over both classes a row"),
     "weighted_bernoulli": Method(weighted_bernoulli, _CHEN, "nats a row, no click 1.5", agrees=False),
     "bounded_click": Method(bounded_click, _CHEN, "nats a row, margin 0", agrees=False, teacher_only_tells=True),
     "class_logit_mse": Method(class_logit_mse, _ZHOU + "; Ba and Caruana, NeurIPS 2014", "sum over classes a row"),
@@ -97,7 +105,7 @@ METHODS: dict[str, Method] = {
     "activation_boundaries": Method(
         activation_boundaries, "Heo et al., AAAI 2019", "sum a row, margin 1", agrees=False, teacher_only_tells=True
     ),
-    "factor_transfer": Method(factor_transfer, _KIM, "sum a row, p = 1"),
+    "factor_transfer": Method(factor_transfer, _KIM, "norm a row, p = 1"),
     "reconstruction": Method(reconstruction, _KIM, "squared norm a row"),
     "mmd_linear": Method(mmd, _NST, "squared discrepancy of the minibatches' rows", {"kernel": "linear"}),
     "mmd_polynomial": Method(mmd, _NST, "squared discrepancy of the minibatches' rows", {"kernel": "polynomial"}),

@@ -59,6 +59,28 @@ _WRONG: dict[str, tuple[dict[str, Any], dict[str, Any], list[str]]] = {
     "layers of a booster that is not there": (
         _LAYERS, {"scheme": "one", "feature_hint": "cosine", "feature_layers": [[0, 1]]}, ['feature_hint = "none"'],
     ),
+    "a flow through one layer": (
+        _LAYERS, {"feature_hint": "fsp", "feature_layers": [[0, 0]]}, ["name two pairs or more", "or take fitnet"],
+    ),
+    "a flow that goes back": (
+        _LAYERS, {"feature_hint": "fsp", "feature_layers": [[0, 1], [1, 0]]}, ["to a later one", "[[0, 0], [1, 2]]"],
+    ),
+    "gradients by embeddings of each net's own": (
+        {"sharing": "separate"}, {"feature_hint": "gradient_attention"},
+        ["do not compare", "set [model] sharing = \"shared\", or take feature_hint = 'fitnet'"],
+    ),
+    "gradients by embeddings that the light net does not move": (
+        {"sharing": "shared"}, {"feature_hint": "gradient_attention", "light_updates_shared": False},
+        ["light_updates_shared = true, or take feature_hint = 'fitnet'"],
+    ),
+    "gradients by layers": (
+        {"sharing": "shared"}, {"feature_hint": "gradient_attention", "feature_layers": [[0, 0]]},
+        ["no hidden layers; leave feature_layers out"],
+    ),
+    "gradients of a teacher that stands still": (
+        {"sharing": "shared"}, {"feature_hint": "gradient_attention", "scheme": "offline", "teacher": "run"},
+        ["stands still; take feature_hint = 'fitnet'"],
+    ),
     "a trunk for a booster that is not there": (
         {"sharing": "shared", "share": "trunk"}, {"scheme": "net_aug"}, ['set [model] share = "embeddings"'],
     ),
@@ -91,6 +113,9 @@ def test_an_app_whose_light_net_would_see_nothing_is_refused() -> None:
     ("model", "rocket"),
     [
         (_LAYERS, {"feature_hint": "cosine", "feature_layers": [[0, 1]]}),
+        (_LAYERS, {"feature_hint": "fsp", "feature_layers": [[0, 0], [1, 1]]}),
+        (_LAYERS, {"feature_hint": "adversarial", "feature_layers": [[1, 0]]}),
+        ({"sharing": "shared", "booster": {"kind": "my.nets:Net"}}, {"feature_hint": "gradient_attention"}),
         ({"booster": {"kind": "none"}, "share": "trunk"}, {"feature_hint": "cosine", "feature_layers": [[9, 9]]}),
         ({"booster": {"kind": "my.nets:Net"}}, {"feature_hint": "cosine", "feature_layers": [[1, 7]]}),
         ({"sharing": "shared", "share": "trunk", "light": {"fm": True, "norm": "layer", "activation": "prelu"}}, {}),

@@ -1,8 +1,11 @@
 """Every hint that a click can use, by name in an app: it teaches the light net alone, and resumes bit for bit."""
 
+from contextlib import nullcontext
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
@@ -12,14 +15,21 @@ from contracts.app import load_app
 from contracts.errors import ContractError
 from contracts.hint_names import HINT_NAMES, usable
 from contracts.nets import Rocket
-from model.hints import feature_hints_of
+from model.booster_net import judge_booster
+from model.following import Following
+from model.hints import HINTS, feature_hints_of
 from model.hints.shelf import METHODS
+from model.losses import Terms, rocket_loss
+from model.rocket import Judged
+from model.tensors import Batch, to_batch
 from model.trainer import Trainer
 from tests.random_examples import random_examples, small_app_folder
 
 NAMED = [("hint", name) for name in usable("hint")] + [("feature_hint", name) for name in usable("feature_hint")]
 #: Least elsewhere than where the nets agree; and those that come to nearly nothing here without a hint.
-ELSEWHERE = {"weighted_bernoulli", "bounded_click", "pkt", "correlation_congruence"}
+ELSEWHERE = {"weighted_bernoulli", "bounded_click", "pkt", "correlation_congruence", "adversarial"}
+#: That need tables which both nets read, so that the hint reaches rows of the booster's.
+SHARED = {name for name, row in HINT_NAMES.items() if row.takes == "gradients"}
 
 
 @pytest.fixture(scope="module")
@@ -27,18 +37,34 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small_app_folder(tmp_path_factory.mktemp("app") / "small", max_buckets=64)
 
 
-def taught(folder: Path, setting: str, name: str, *, weight: float = 2.0, booster: int = 0, **more: Any) -> Trainer:
+def taught(
+    folder: Path,
+    setting: str,
+    name: str,
+    *,
+    weight: float = 2.0,
+    booster: int = 0,
+    model: dict[str, Any] | None = None,
+    **more: Any,
+) -> Trainer:
     """A trainer with that hint: gate open, each net its own rows; layers of 8 and 16 columns, or of 8 and 8."""
-    equal = HINT_NAMES[name].takes == "equal" and not HINT_NAMES[name].learns
+    row = HINT_NAMES[name]
+    equal = row.takes == "equal" and not row.learns
     rocket = {setting: name, "gate": False, "factor_rows": 96, "relation_rows": 24, "watch_every": 0} | more
     lambdas = {"hint": ("hint_weight", "feature_weight"), "feature_hint": ("feature_weight", "hint_weight")}[setting]
-    rocket |= {lambdas[0]: weight, lambdas[1]: 0.0, "feature_layers": [[0, 0]]}
-    model = {
-        "sharing": "separate",
-        "light": {"hidden": [8]},
-        "booster": {"kind": "mlp", "hidden": [booster or (8 if equal else 16)]},
+    rocket |= {lambdas[0]: weight, lambdas[1]: 0.0}
+    rocket |= {} if name in SHARED else {"feature_layers": [[layer, layer] for layer in range(row.span)]}
+    wide = booster or (8 if equal else 16)
+    nets = {
+        "sharing": "shared" if name in SHARED else "separate",
+        "light": {"hidden": [8, 6][: row.span]},
+        "booster": {"kind": "mlp", "hidden": [wide, 6][: row.span]},
     }
-    told = {"model": model, "rocket": rocket, "train": {"precision": "fp32", "device": "cpu", "linear": False}}
+    told = {
+        "model": nets | (model or {}),
+        "rocket": rocket,
+        "train": {"precision": "fp32", "device": "cpu", "linear": False},
+    }
     return Trainer(load_app(folder, told))
 
 
@@ -59,9 +85,10 @@ def test_a_named_hint_moves_the_light_net_never_the_booster_and_resumes_bit_for_
     coach = {key for key in whole if ".coach." in key}
     assert bool(coach) == bool(HINT_NAMES[name].learns)
     theirs = {key for key in whole if key.startswith(("model.booster.", "model.table.booster."))}
-    assert all(torch.equal(whole[key], without[key]) for key in theirs)
+    assert name in SHARED or all(torch.equal(whole[key], without[key]) for key in theirs)
     assert not torch.equal(whole["model.light.mlp.0.weight"], without["model.light.mlp.0.weight"])
 
+    torch.rand(3)  # nothing hangs on where the global generator stands
     first = taught(folder, setting, name)
     state, meta = learn(first, frame[:64]), first.meta()
     again = taught(folder, setting, name)
@@ -136,8 +163,85 @@ def test_refusals_name_the_line_and_an_alternative(folder: Path) -> None:
 
     assert "app.toml, " in refused(hint="dkd")
     assert refused(hint="dkd").endswith("take hint = 'bernoulli_kd' instead")
+    assert refused(feature_hint="pairwise").endswith("take feature_hint = 'similarity_preserving' instead")
     assert refused(feature_hint="attention_transfer").endswith("take feature_hint = 'nst_polynomial' instead")
     assert "or take fitnet, which maps one to the other" in refused(feature_hint="cosine", feature_layers=[[0, 0]])
     own = {"booster": {"kind": "tests.model.test_feature_hints:Narrow"}}
     with pytest.raises(ContractError, match="take one that needs no map, such as 'rkd_distance'"):
         load_app(folder, {"model": own, "rocket": {"feature_hint": "fitnet", "feature_layers": [[0, 0]]}})
+
+
+def judged(trainer: Trainer, frame: pl.DataFrame) -> tuple[Judged, Terms, Batch]:
+    """A minibatch with gradients, and its loss by the trainer's own hint."""
+    batch = to_batch(frame, trainer.app)
+    following = Following(trainer.app, trainer.nets)
+    said = trainer.nets.learn(batch, nullcontext(), hidden=following.asks_hidden)
+    terms = rocket_loss(
+        said.light_B, said.booster_B, *batch[3:6], hint=HINTS["logit_mse"], hint_weight=0.0,
+        gradient_block=trainer.app.config.rocket.gradient_block, features=following.features(batch, said, 1.0),
+    )  # fmt: skip
+    return said, terms, batch
+
+
+@pytest.mark.parametrize("share", ["embeddings", "trunk"])
+def test_gradient_attention_compares_how_each_loss_moves_with_each_row_s_embeddings(folder: Path, share: str) -> None:
+    """Beside central differences of both label losses; and the booster's tower feels nothing."""
+    trainer = taught(folder, "feature_hint", "gradient_attention", model={"share": share})
+    frame = random_examples(trainer.app, 256)
+    learn(trainer, frame)
+    said, terms, batch = judged(trainer, frame[:5])
+    net, booster = trainer.nets.light, trainer.nets.booster
+    assert booster is not None
+    leaf, trunk = said.read[1].detach(), trainer.app.config.model.share == "trunk"
+    lights, width, fields = len(trainer.app.layout.light_ids), said.read[1].shape[1], batch.ids_BF.shape[1]
+    dense_BN = batch.dense_BN[:, : len(trainer.app.layout.light_dense)]
+    wide_BF = said.touched[0][1].leaves[1].detach()[: 5 * fields].view(5, fields)[:, :lights]
+
+    def losses(rows: Tensor) -> tuple[Tensor, Tensor]:
+        own = rows[: 5 * fields].view(5, fields, width)[:, :lights].reshape(5, -1)
+        below = net.lowest(own, dense_BN) if trunk else None
+        with torch.no_grad():
+            logits = net(own, wide_BF, dense_BN, trunk_BH=below), judge_booster(booster, batch, rows, below)
+        one, other = (torch.nn.functional.binary_cross_entropy_with_logits(z, batch.label_B, reduction="none")
+                      for z in logits)  # fmt: skip
+        return one, other
+
+    apart = torch.zeros(5, lights * width)
+    for row, at in product(range(5), range(lights * width)):
+        step = torch.zeros_like(leaf)
+        step[row * fields + at // width, at % width] = 1e-2
+        (up, up_booster), (down, down_booster) = losses(leaf + step), losses(leaf - step)
+        apart[row, at] = ((up - down) - (up_booster - down_booster))[row] / 2e-2
+    assert terms.feature is not None
+    assert terms.feature.item() == pytest.approx(apart.norm(dim=1).mean().item(), rel=1e-2)
+    asked = [*net.parameters(), *booster.parameters(), said.read[1]]
+    found = torch.autograd.grad(terms.parts["feature"], asked, allow_unused=True)
+    felt = [gradient is not None and bool(gradient.any()) for gradient in found]
+    assert not any(felt[len([*net.parameters()]) : -1])
+    assert felt[-1]
+    assert felt[0]
+
+
+def test_without_the_block_gradient_attention_moves_the_booster_too(folder: Path) -> None:
+    trainer = taught(folder, "feature_hint", "gradient_attention", gradient_block=False)
+    _, terms, _ = judged(trainer, random_examples(trainer.app, 64))
+    assert trainer.nets.booster is not None
+    found = torch.autograd.grad(terms.parts["feature"], [*trainer.nets.booster.parameters()], allow_unused=True)
+    assert any(gradient is not None and bool(gradient.any()) for gradient in found)
+
+
+def test_flow_is_of_two_layers_of_each_net_one_after_the_other(folder: Path) -> None:
+    """Outer products by hand; three pairs are two flows."""
+    model = {"light": {"hidden": [8, 6, 4]}, "booster": {"kind": "mlp", "hidden": [8, 6, 4]}, "sharing": "separate"}
+    told = {"feature_hint": "fsp", "feature_layers": [[0, 0], [1, 1], [2, 2]], "gate": False}
+    trainer = Trainer(load_app(folder, {"model": model, "rocket": told, "train": {"precision": "fp32"}}))
+    assert "coach" not in trainer.nets.nets  # equal widths: nothing is learnt on the way
+    said, terms, _ = judged(trainer, random_examples(trainer.app, 32))
+    wanted = 0.0
+    for at in (0, 1):
+        (a, b), (c, d) = ([x.detach().double().numpy() for x in each[at : at + 2]]
+                          for each in (said.light_layers, said.booster_layers))  # fmt: skip
+        wanted += np.mean([((np.outer(a[i], b[i]) - np.outer(c[i], d[i])) ** 2).sum() for i in range(32)]) / 2
+    assert terms.feature is not None
+    assert terms.feature.item() == pytest.approx(wanted, rel=1e-4)
+    assert trainer.learn(random_examples(trainer.app, 64)).terms["feature"] > 0

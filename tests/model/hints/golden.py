@@ -262,13 +262,16 @@ class Golden(NamedTuple):
 
 
 #: Hint -> its golden rows: the default first, then the other scalings.
-#: Hint -> its golden rows: the default first, then the other scalings.
 GOLDEN: dict[str, tuple[Golden, ...]] = {
     "logit_mse": (Golden(0.7251974035984775, lambda s, t: (s - t) ** 2),),
     "bernoulli_kl": (Golden(0.06695288155851344, lambda s, t: bernoulli(s, t, 1)),),
     "bernoulli_kd": (
         Golden(0.0883496503130399, lambda s, t: bernoulli(s, t, 4)),
         Golden(0.08236856477459621, lambda s, t: bernoulli(s, t, 2), {"temperature": 2.0}),
+    ),
+    "bernoulli_mse": (
+        Golden(0.056988860942142644, lambda s, t: 2 * (sigmoid(s) - sigmoid(t)) ** 2),
+        Golden(0.028494430471071322, lambda s, t: (sigmoid(s) - sigmoid(t)) ** 2, {"scaling": "mean"}),
     ),
     "weighted_bernoulli": (
         Golden(
@@ -297,7 +300,11 @@ GOLDEN: dict[str, tuple[Golden, ...]] = {
     "dist": (Golden(1.4039414737401232, correlations),),
     "dkd": (Golden(2.1400363457309677, decoupled),),
     "cosine": (Golden(0.3293273226987462, lambda s, t: 1 - (s / length(s) * t / length(t)).sum(1)),),
-    "euclidean": (Golden(0.3624340821538693, lambda s, t: ((s - t) ** 2).mean(1)),),
+    "euclidean": (
+        Golden(0.3624340821538693, lambda s, t: ((s - t) ** 2).mean(1)),
+        Golden(2.1746044929232156, lambda s, t: ((s - t) ** 2).sum(1), {"scaling": "sum"}),
+        Golden(1.402669556577057, flat_norm, {"scaling": "norm"}),
+    ),
     "fitnet": (
         Golden(1.0873022464616078, lambda s, t: ((s - t) ** 2).sum(1) / 2),
         Golden(0.36243408215386924, lambda s, t: ((s - t) ** 2).mean(1), {"scaling": "mean"}),
@@ -308,6 +315,7 @@ GOLDEN: dict[str, tuple[Golden, ...]] = {
     ),
     "factor_transfer": (
         Golden(1.4963588004412938, factors),
+        Golden(0.763276881248495, lambda s, t: length(s / length(s) - t / length(t))[:, 0], {"power": 2}),
         Golden(
             0.10977577423291542,
             lambda s, t: ((s / length(s) - t / length(t)) ** 2).mean(1),
