@@ -8,7 +8,10 @@ of the labels. `d_` is the difference to the light net alone, `r_` that to Rocke
 seeds, `_se`, which is 0 for one seed. `train_cpu_s` is of training; where a method needs a teacher that was trained
 before, this is counted too.
 
-Without `--data` on simulated ads, a world of its own for each seed; with the KuaiRand folder on its log too.
+Without `--data` on simulated ads, a world of its own for each seed (`--impressions` says how large); with the KuaiRand
+folder on its log too, or on it alone with `--impressions 0`. `--variants` makes some rows of the tables alone, beside
+both that they are compared with. `gradient_attention` compares gradients by embeddings that both nets read, so its nets
+share their tables, whatever the app says.
 """
 
 import tempfile
@@ -21,7 +24,7 @@ from deploy.bench_options import BenchOptions
 from deploy.bench_results import write_picture
 from deploy.benches.hints_study.chart import draw
 from deploy.benches.hints_study.learn import balanced, learn, save_teacher, shy
-from deploy.benches.hints_study.methods import LIGHT, ROCKET, Method, methods_of
+from deploy.benches.hints_study.methods import LIGHT, ROCKET, Method, chosen, methods_of
 from deploy.benches.quality_study.judge import figures, mean_and_error, paired
 from deploy.benches.quality_study.rows import Rows, adsim_rows, kuairand_rows
 from model.tensors import Batch, to_batch
@@ -37,16 +40,19 @@ def run(quick: bool, options: BenchOptions) -> dict[str, Any]:  # noqa: FBT001  
 
     Args:
         quick: one seed and few rows, which checks that it runs.
-        options: `data`, the KuaiRand folder; `seeds`, 5 by default; `device`; `out` gets a picture a log.
+        options: `data`, the KuaiRand folder; `seeds`, 5 by default; `impressions` of a simulated world; `variants`,
+            only these methods; `device`; `out` gets a picture a log.
     """
     seeds = list(range(1, 1 + (options.seeds or (1 if quick else _SEEDS))))
-    impressions = 12_000 if quick else _ADSIM_ROWS
-    results: dict[str, Any] = {"adsim": compare("adsim", lambda s: adsim_rows(load_app("adsim"), s, impressions),
-                                                seeds, options.device)}  # fmt: skip
+    usual = 12_000 if quick else _ADSIM_ROWS
+    impressions = usual if options.impressions is None else options.impressions
+    results: dict[str, Any] = {}
+    if impressions:
+        world = load_app("adsim")
+        results["adsim"] = compare("adsim", lambda seed: adsim_rows(world, seed, impressions), seeds, options)
     if options.data is not None:
-        app = load_app("kuairand")
-        rows = kuairand_rows(app, options.data, first_rows=60_000 if quick else None)
-        results["kuairand"] = compare("kuairand", lambda _: rows, seeds, options.device)
+        rows = kuairand_rows(load_app("kuairand"), options.data, first_rows=60_000 if quick else None)
+        results["kuairand"] = compare("kuairand", lambda _: rows, seeds, options)
     if options.out is not None:
         command = options.command("hints", quick=quick)
         for name, told in results.items():
@@ -56,28 +62,35 @@ def run(quick: bool, options: BenchOptions) -> dict[str, Any]:  # noqa: FBT001  
     return results
 
 
-def compare(app_name: str, rows_of: Callable[[int], Rows], seeds: list[int], device: str) -> dict[str, list[Row]]:
-    """All methods on one app.
+def compare(
+    app_name: str, rows_of: Callable[[int], Rows], seeds: list[int], options: BenchOptions
+) -> dict[str, list[Row]]:
+    """All methods on one app, or those that `options.variants` names.
 
     Args:
         app_name: a shipped app.
         rows_of: the rows of a seed.
         seeds: of first weights, and of the rows where these are drawn.
-        device: of torch.
+        options: `device` and `variants`.
+
+    Raises:
+        RocketError: there is no method of a name.
     """
     found: dict[str, list[Row]] = {}
     kinds: dict[str, str] = {}
     weights: dict[str, float] = {}
     for seed in seeds:
         rows = rows_of(seed)
-        methods = methods_of(load_app(app_name), train_rows=rows.cut)
+        methods = chosen(methods_of(load_app(app_name), train_rows=rows.cut), options.variants)
         batch = to_batch(rows.frame, load_app(app_name))
         with tempfile.TemporaryDirectory() as folder:
             for method in methods:
                 if method.weight is not None and method.name not in weights:  # found once, on the first seed's rows
-                    weights[method.name] = _weight(app_name, method, batch, seed, device)
+                    weights[method.name] = _weight(app_name, method, batch, seed, options.device)
                 kinds[method.name] = method.kind
-                row = _learnt(app_name, method, weights.get(method.name), rows, batch, seed, device, Path(folder))
+                row = _learnt(
+                    app_name, method, weights.get(method.name), rows, batch, seed, options.device, Path(folder)
+                )
                 if method.taught:
                     row["train_cpu_s"] += found[ROCKET][-1]["train_cpu_s"]
                 found.setdefault(method.name, []).append(row)

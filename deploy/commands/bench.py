@@ -42,7 +42,8 @@ def _dashed(name: str) -> str:
 
 def _refuse_unused(stage: str, options: BenchOptions) -> None:
     """An option that would change nothing is a misunderstanding; `--out` serves every stage."""
-    given = [name for name in ("data", "seeds", "peer_python", "variants") if getattr(options, name) is not None]
+    named = ("data", "seeds", "peer_python", "variants", "impressions")
+    given = [name for name in named if getattr(options, name) is not None]
     given += ["device"] if options.device != "auto" else []
     if not given:
         return
@@ -50,8 +51,10 @@ def _refuse_unused(stage: str, options: BenchOptions) -> None:
         raise RocketError(
             f"--{_dashed(given[0])} is a stage's own and `all` has many; measure one stage, as in `rocket bench paper`"
         )
-    if options.variants is not None and stage != "quality":
-        raise RocketError(f"--variants is for `rocket bench quality`, not for {stage}; leave it out")
+    if options.variants is not None and stage not in {"quality", "hints"}:
+        raise RocketError(f"--variants is for `rocket bench quality` and `hints`, not for {stage}; leave it out")
+    if options.impressions is not None and stage != "hints":
+        raise RocketError(f"--impressions is for `rocket bench hints`, not for {stage}; leave it out")
     if not _takes_options(_run_of(stage)):
         raise RocketError(f"`rocket bench {stage}` has no use for --{_dashed(given[0])}; leave it out")
 
@@ -84,7 +87,10 @@ def bench(
     peer_python: Annotated[Path | None, typer.Option(help="A Python that has a stage's foreign peers.")] = None,
     variants: Annotated[
         str | None,
-        typer.Option(help="With `quality`: only these rows of its table, between semicolons (names hold commas)."),
+        typer.Option(help="With `quality` or `hints`: only these rows of the table, between semicolons."),
+    ] = None,
+    impressions: Annotated[
+        int | None, typer.Option(help="With `hints`: impressions of each simulated world; 0 with --data: none of them.")
     ] = None,
 ) -> None:
     """Measure a stage of Rocket against its peers."""
@@ -95,7 +101,7 @@ def bench(
     if stage != "all" and stage not in stages:
         raise RocketError(f"no stage '{stage}' to measure; {did_you_mean(stage, stages)}")
     named = None if variants is None else tuple(name for part in variants.split(";") if (name := part.strip()))
-    options = BenchOptions(data, out, seeds, device, peer_python, named)
+    options = BenchOptions(data, out, seeds, device, peer_python, named, impressions)
     _refuse_unused(stage, options)
     if peers_python is not None and stage not in {"train", "all"}:
         raise RocketError(f"--peers-python is for `rocket bench train`, not for {stage}; leave it out")

@@ -1,21 +1,22 @@
 """`rocket bench hints`: every loss and scheme by name, comparable weights, differences paired by seed."""
 
 from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from contracts.app import laid_over, load_app
+from contracts.errors import RocketError
 from contracts.hint_names import usable
-from contracts.model_checks import check_rocket
-from contracts.nets import Rocket
-from contracts.schemes import SCHEMES, check_scheme
+from contracts.schemes import SCHEMES
+from deploy.bench_options import BenchOptions
 from deploy.benches import hints
 from deploy.benches.hints import compare, table
 from deploy.benches.hints_study.chart import draw
 from deploy.benches.hints_study.learn import balanced, shy
-from deploy.benches.hints_study.methods import LIGHT, ROCKET, methods_of
+from deploy.benches.hints_study.methods import LIGHT, ROCKET, chosen, methods_of
 from model.hints import HINTS
 from model.metrics import auc
 from model.tensors import to_batch
@@ -36,12 +37,34 @@ def test_every_loss_that_can_be_named_and_every_scheme_has_a_row_that_the_check_
     equal = {*app.config.model.light.layers} & {*app.config.model.booster.hidden}
     assert not left_out if equal else "rkd" not in left_out
     assert {f"scheme {scheme}" for scheme in SCHEMES if scheme != "rocket"} == {n for n in names if " " in n} - {LIGHT}
-    path, own = app.folder / "app.toml", app.config.rocket.model_dump(exclude_unset=True)
-    for method in methods[1:]:
-        taught = {"teacher": "DIR"} if method.taught else {}
-        rocket = Rocket(**own | dict(method.settings.get("rocket", {})) | taught)
-        check_rocket(path, app.config.model, rocket)
-        check_scheme(path, app.config.model, rocket, app.features)
+    for method in methods:
+        taught = {"rocket": {"teacher": "DIR"}} if method.taught else {}
+        load_app(name, laid_over(method.settings, taught))
+    settings = {method.name: method.settings for method in methods}
+    assert settings["gradient_attention"]["model"] == {"sharing": "shared"}
+    assert settings["fsp"]["rocket"]["feature_layers"] == [[0, 1], [1, 2]]
+
+
+def test_some_methods_are_made_beside_both_yardsticks_and_unknown_ones_refused() -> None:
+    methods = methods_of(load_app("adsim"), train_rows=1000)
+    assert [method.name for method in chosen(methods, ("rkd", "scheme one"))] == [LIGHT, ROCKET, "rkd", "scheme one"]
+    assert chosen(methods, None) == methods
+    with pytest.raises(RocketError, match="no method 'rkd_angel' on this app; did you mean 'rkd_angle'"):
+        chosen(methods, ("rkd_angel",))
+
+
+def test_a_log_alone_is_compared_where_no_impressions_are_simulated(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen = []
+    monkeypatch.setattr(hints, "compare", lambda name, rows_of, seeds, options: seen.append((name, seeds)) or {})
+    monkeypatch.setattr(hints, "kuairand_rows", lambda app, data, first_rows: None)
+    hints.run(False, BenchOptions(data=tmp_path, impressions=0, seeds=2))
+    hints.run(True, BenchOptions(impressions=500))
+    assert seen == [("kuairand", [1, 2]), ("adsim", [1])]
+    with pytest.raises(RocketError, match="--impressions 0: nothing to learn; give more, or 0 with --data DIR"):
+        BenchOptions(impressions=0)
+    assert BenchOptions(impressions=7).command("hints", quick=False) == "rocket bench hints --impressions 7"
 
 
 @pytest.mark.parametrize("name", ["logit_mse", "bernoulli_kd"])
@@ -79,20 +102,16 @@ def test_differences_are_paired_by_seed() -> None:
     assert rows["pkt"]["weight"] == 0.3
 
 
-def test_a_comparison_judges_the_test_rows_and_counts_the_teachers_cost(monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = {LIGHT, ROCKET, "bernoulli_kl", "scheme offline"}
-    monkeypatch.setattr(
-        hints,
-        "methods_of",
-        lambda app, train_rows: [m for m in methods_of(app, train_rows=train_rows) if m.name in wanted],
-    )
+def test_a_comparison_judges_the_test_rows_and_counts_the_teachers_cost() -> None:
+    wanted = {LIGHT, ROCKET, "bernoulli_kl", "fsp", "adversarial", "gradient_attention", "scheme offline"}
     app = load_app("adsim")
     rows = drawn_rows(app, 1600)
-    told = compare("adsim", lambda _: rows, [1, 2], "cpu")
+    told = compare("adsim", lambda _: rows, [1, 2], BenchOptions(device="cpu", variants=(*wanted,)))
     by_name = {row["method"]: row for row in told["methods"]}
     assert {*by_name} == wanted
-    assert [row["seeds"] for row in told["methods"]] == [2] * 4
-    assert by_name["bernoulli_kl"]["weight"] > 0
+    assert [row["seeds"] for row in told["methods"]] == [2] * len(wanted)
+    for name in wanted - {LIGHT, ROCKET, "scheme offline"}:
+        assert by_name[name]["weight"] > 0
     cost = {(row["method"], row["seed"]): row["train_cpu_s"] for row in told["by_seed"]}
     assert cost["scheme offline", 1] > cost[ROCKET, 1]
     alone = Trainer(load_app("adsim", {"model": {"booster": {"kind": "none"}}, "train": {"device": "cpu"}}), seed=1)

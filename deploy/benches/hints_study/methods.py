@@ -1,11 +1,12 @@
 """What `rocket bench hints` compares: every loss that `[rocket]` can name, and every scheme."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from contracts.app import App
-from contracts.hint_names import HINT_NAMES, usable
+from contracts.errors import RocketError, did_you_mean
+from contracts.hint_names import HINT_NAMES, asks_hidden, usable
 from contracts.model_checks import hidden_widths
 from contracts.schemes import FROM_CHECKPOINT
 
@@ -33,23 +34,39 @@ def methods_of(app: App, *, train_rows: int) -> list[Method]:
         app: whose nets are to be compared.
         train_rows: that will be learnt; born-again generations are a quarter of them.
     """
-    pairs = {"feature_layers": _pair_of(app)}
     yardsticks = [
         Method(LIGHT, "yardstick", {"model": {"booster": {"kind": "none"}}}),
         Method(ROCKET, "yardstick"),
     ]
     hints = [Method(name, "hint", {"rocket": {"hint": name}}, "hint_weight") for name in usable("hint")]
     layers = [
-        Method(
-            name,
-            "feature hint",
-            {"rocket": {"hint_weight": 0.0, "feature_hint": name, "factor_rows": train_rows // 8, **pairs}},
-            "feature_weight",
-        )
+        Method(name, "feature hint", _feature_settings(app, name, train_rows), "feature_weight")
         for name in usable("feature_hint")
         if _comparable(app, name)
     ]
     return [*yardsticks, *hints, *layers, *_schemes(train_rows)]
+
+
+def chosen(methods: Sequence[Method], names: Sequence[str] | None) -> list[Method]:
+    """The methods of these names, and both that they are compared with; all of them where no names are given.
+
+    Raises:
+        RocketError: there is no method of a name.
+    """
+    known = {method.name for method in methods}
+    for name in names or ():
+        if name not in known:
+            raise RocketError(f"--variants: no method '{name}' on this app; {did_you_mean(name, known)}")
+    return [method for method in methods if names is None or method.name in {LIGHT, ROCKET, *names}]
+
+
+def _feature_settings(app: App, name: str, train_rows: int) -> dict[str, Any]:
+    """A feature hint alone: on gradients the tables are shared, which they need; else on the layers that suit it."""
+    rocket: dict[str, Any] = {"hint_weight": 0.0, "feature_hint": name, "factor_rows": train_rows // 8}
+    if not asks_hidden(name):
+        return {"model": {"sharing": "shared"}, "rocket": rocket}
+    pairs = _last_two(app) if HINT_NAMES[name].span == 2 else _pair_of(app)
+    return {"rocket": rocket | {"feature_layers": pairs}}
 
 
 def _schemes(train_rows: int) -> list[Method]:
@@ -76,11 +93,20 @@ def _pair_of(app: App) -> list[list[int]]:
     return [equal[-1] if equal else [len(lights) - 1, len(boosters) - 1]]
 
 
+def _last_two(app: App) -> list[list[int]]:
+    """The deepest two layers of each net."""
+    lights, boosters = (len(widths) for widths in _widths(app))
+    return [[lights - 2, boosters - 2], [lights - 1, boosters - 1]]
+
+
 def _comparable(app: App, name: str) -> bool:
     """Whether the app's nets have layers that this hint can compare."""
     lights, boosters = _widths(app)
     row = HINT_NAMES[name]
-    return bool(lights and boosters) and (row.takes != "equal" or bool(row.learns) or bool({*lights} & {*boosters}))
+    if not asks_hidden(name):
+        return True
+    deep = min(len(lights), len(boosters)) >= row.span
+    return deep and (row.takes != "equal" or bool(row.learns) or bool({*lights} & {*boosters}))
 
 
 def _widths(app: App) -> tuple[tuple[int, ...], tuple[int, ...]]:
