@@ -6,14 +6,40 @@ zb = 1.5cos(.5i + .2) - 1, both [8]. What is not a matrix is one of them in anot
 """
 
 from collections.abc import Callable, Mapping
-from itertools import product
-from math import exp, factorial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
-Array = np.ndarray[Any, np.dtype[np.float64]]
+from tests.model.hints.formulas import (
+    Array,
+    angle,
+    attention,
+    bar,
+    bernoulli,
+    boundaries,
+    bounded,
+    correlations,
+    decoupled,
+    discrepancy,
+    distance,
+    factors,
+    flat_norm,
+    flat_sum,
+    flows,
+    kl,
+    knowledge,
+    length,
+    neighbours,
+    pixels,
+    places,
+    sigmoid,
+    similar,
+    softmax,
+    taylor,
+    weighted,
+)
+
 _I, _J = np.arange(8.0)[:, None], np.arange(6.0)
 ZS, ZT = np.sin(0.7 * _I + 1.3 * _J[:4] + 0.1), 1.5 * np.cos(0.5 * _I - 0.9 * _J[:4] + 0.2)
 FS, FT = np.sin(0.3 * _I * (_J + 1) + 0.2 * _J), np.cos(0.25 * _I * (_J + 1) - 0.15 * _J)
@@ -89,170 +115,6 @@ def drawn(takes: str, rng: np.random.Generator, rows: int = 7) -> Sample:
     return shapes[takes]()
 
 
-def sigmoid(z: Array) -> Array:
-    return 1 / (1 + np.exp(-z))
-
-
-def softmax(z: Array, axis: int = -1) -> Array:
-    e = np.exp(z - z.max(axis, keepdims=True))
-    return e / e.sum(axis, keepdims=True)
-
-
-def length(x: Array, axis: int = -1) -> Array:
-    return np.sqrt((x * x).sum(axis, keepdims=True))
-
-
-def kl(p: Array, q: Array) -> Array:
-    return (p * np.log(p / q)).sum(-1)
-
-
-def bernoulli(zl: Array, zb: Array, t: float) -> Array:
-    p, q = sigmoid(zl / t), sigmoid(zb / t)
-    return t * t * (q * np.log(q / p) + (1 - q) * np.log((1 - q) / (1 - p)))
-
-
-def cross(z: Array, y: Array) -> Array:
-    return -(y * np.log(sigmoid(z)) + (1 - y) * np.log(1 - sigmoid(z)))
-
-
-def bounded(zl: Array, zb: Array, y: Array) -> Array:
-    return np.array([a if a > b else 0.0 for a, b in zip(cross(zl, y), cross(zb, y), strict=True)])
-
-
-def weighted(zs: Array, zt: Array) -> Array:
-    w = np.array([1.5] + [1.0] * (zs.shape[1] - 1))
-    return -(w * softmax(zt) * np.log(softmax(zs))).sum(1)
-
-
-def decoupled(zs: Array, zt: Array, own: Array) -> Array:
-    costs = []
-    for s, t, k in zip(zs / 4, zt / 4, own, strict=True):
-        ps, pt = softmax(s), softmax(t)
-        target = kl(np.array([pt[k], 1 - pt[k]]), np.array([ps[k], 1 - ps[k]]))
-        others = kl(softmax(np.delete(t, k)), softmax(np.delete(s, k)))
-        costs.append(16 * (target + 8 * others))
-    return np.array(costs)
-
-
-def correlations(zs: Array, zt: Array) -> Array:
-    ps, pt = softmax(zs), softmax(zt)
-    inter = np.mean([1 - np.corrcoef(a, b)[0, 1] for a, b in zip(ps, pt, strict=True)])
-    intra = np.mean([1 - np.corrcoef(a, b)[0, 1] for a, b in zip(ps.T, pt.T, strict=True)])
-    return np.array(inter + intra)
-
-
-def boundaries(fs: Array, ft: Array) -> Array:
-    on, off = np.maximum(0, 1 - fs), np.maximum(0, 1 + fs)
-    return (np.where(ft > 0, on, off) ** 2).sum(1)
-
-
-def factors(fs: Array, ft: Array) -> Array:
-    return np.abs(fs / length(fs) - ft / length(ft)).sum(1)
-
-
-def discrepancy(kernel: str) -> Callable[[Array, Array], Array]:
-    def mean(k: Callable[[Array, Array], float], x: Array, y: Array) -> float:
-        return float(np.mean([k(a, b) for a, b in product(x, y)]))
-
-    def formula(x: Array, y: Array) -> Array:
-        x, y = x / length(x), y / length(y)
-        both = np.concatenate((x, y))
-        spread = np.mean([((a - b) ** 2).sum() for a, b in product(both, both)])
-        k: Callable[[Array, Array], float] = {
-            "linear": lambda a, b: float(a @ b),
-            "polynomial": lambda a, b: float(a @ b) ** 2,
-            "gaussian": lambda a, b: exp(-((a - b) ** 2).sum() / (2 * spread)),
-        }[kernel]
-        return np.array(mean(k, x, x) + mean(k, y, y) - 2 * mean(k, x, y))
-
-    return formula
-
-
-def huber(d: Array) -> Array:
-    return np.where(np.abs(d) < 1, d * d / 2, np.abs(d) - 0.5)
-
-
-def relative(f: Array) -> Array:
-    d = np.array([[np.sqrt(((a - b) ** 2).sum()) for b in f] for a in f])
-    return d / d[d > 0].mean()
-
-
-def angles(f: Array) -> Array:
-    cosines = np.zeros((len(f),) * 3)
-    for j, i, k in product(range(len(f)), repeat=3):
-        a, b = f[i] - f[j], f[k] - f[j]
-        if i != j and k != j:
-            cosines[j, i, k] = a @ b / np.sqrt((a @ a) * (b @ b))
-    return cosines
-
-
-def distance(fs: Array, ft: Array) -> Array:
-    return huber(relative(fs) - relative(ft)).mean()
-
-
-def angle(fs: Array, ft: Array) -> Array:
-    return huber(angles(fs) - angles(ft)).mean()
-
-
-def similar(f: Array) -> Array:
-    return f @ f.T / length(f @ f.T)
-
-
-def densities(f: Array) -> Array:
-    n = f / (length(f) + 1e-7)
-    near = (n @ n.T + 1) / 2
-    return near / near.sum(1, keepdims=True)
-
-
-def knowledge(fs: Array, ft: Array) -> Array:
-    ps, pt = densities(fs), densities(ft)
-    return (pt * np.log((pt + 1e-7) / (ps + 1e-7))).mean()
-
-
-def taylor(f: Array) -> Array:
-    c = (f / length(f)) @ (f / length(f)).T
-    return sum((exp(-0.8) * 0.8**p / factorial(p) * c**p for p in range(3)), np.zeros_like(c))
-
-
-def flows(a: Array, b: Array, c: Array, d: Array) -> Array:
-    return np.array([((np.outer(a[i], b[i]) - np.outer(c[i], d[i])) ** 2).sum() for i in range(len(a))])
-
-
-def attention(power: int) -> Callable[[Array, Array], Array]:
-    def where(f: Array) -> Array:
-        q = (np.abs(f) ** power).sum(1).reshape(len(f), -1)
-        return q / length(q)
-
-    return lambda fs, ft: length(where(fs) - where(ft))[:, 0]
-
-
-def places(fs: Array, ft: Array) -> Array:
-    def near(f: Array) -> Array:
-        x = f.reshape(f.shape[0], f.shape[1], -1)
-        x = x / length(x, 1)
-        return np.einsum("bcp,bcq->bpq", x, x)
-
-    return ((near(fs) - near(ft)) ** 2).mean((1, 2))
-
-
-def pixels(zs: Array, zt: Array) -> Array:
-    ps, pt = softmax(zs, 1), softmax(zt, 1)
-    return (pt * np.log(pt / ps)).sum(1).mean((1, 2))
-
-
-def bar(rs: Array, rt: Array, truth: Array) -> Array:
-    far, allowed = ((rs - truth) ** 2).sum(1), ((rt - truth) ** 2).sum(1)
-    return far * (far > allowed)
-
-
-def flat_norm(x: Array, y: Array) -> Array:
-    return length((x - y).reshape(len(x), -1))[:, 0]
-
-
-def flat_sum(x: Array, y: Array) -> Array:
-    return np.abs(x - y).reshape(len(x), -1).sum(1)
-
-
 class Golden(NamedTuple):
     """What a hint must give."""
 
@@ -315,6 +177,11 @@ GOLDEN: dict[str, tuple[Golden, ...]] = {
     ),
     "factor_transfer": (
         Golden(1.4963588004412938, factors),
+        Golden(
+            0.6586546453974926,
+            lambda s, t: ((s / length(s) - t / length(t)) ** 2).sum(1),
+            {"power": 2, "scaling": "sum"},
+        ),
         Golden(0.763276881248495, lambda s, t: length(s / length(s) - t / length(t))[:, 0], {"power": 2}),
         Golden(
             0.10977577423291542,
@@ -337,13 +204,26 @@ GOLDEN: dict[str, tuple[Golden, ...]] = {
         Golden(0.04534912608217755, angle),
         Golden(23.218752554074907, lambda s, t: angle(s, t) * len(s) ** 3, {"scaling": "sum"}),
     ),
-    "rkd": (Golden(0.1092470753238674, lambda s, t: distance(s, t) + 2 * angle(s, t)),),
+    "rkd": (
+        Golden(0.1092470753238674, lambda s, t: distance(s, t) + 2 * angle(s, t)),
+        Golden(
+            2.731176883096685, lambda s, t: 25 * distance(s, t) + 50 * angle(s, t), {"distance": 25.0, "angle": 50.0}
+        ),
+        Golden(
+            47.624629790358604,
+            lambda s, t: distance(s, t) * len(s) ** 2 + 2 * angle(s, t) * len(s) ** 3,
+            {"scaling": "sum"},
+        ),
+    ),
     "similarity_preserving": (Golden(0.037357957476652014, lambda s, t: ((similar(s) - similar(t)) ** 2).mean()),),
     "pkt": (
         Golden(0.0040041738601628045, knowledge),
         Golden(0.2562671270504194, lambda s, t: knowledge(s, t) * len(s) ** 2, {"scaling": "sum"}),
     ),
-    "correlation_congruence": (Golden(0.008308599977336108, lambda s, t: ((taylor(s) - taylor(t)) ** 2).mean()),),
+    "correlation_congruence": (
+        Golden(0.008308599977336108, lambda s, t: ((taylor(s) - taylor(t)) ** 2).mean()),
+        Golden(1.277533064326754, neighbours, {"scaling": "neighbours"}),
+    ),
     "fsp": (
         Golden(2.7562213567535814, flows),
         Golden(
@@ -354,7 +234,10 @@ GOLDEN: dict[str, tuple[Golden, ...]] = {
         Golden(0.4896049964940466, attention(2)),
         Golden(0.04282458936372164, lambda s, t: attention(2)(s, t) ** 2 / s[0, 0].size, {"scaling": "mean"}),
     ),
-    "attention_transfer_p1": (Golden(0.33744981059632084, attention(1)),),
+    "attention_transfer_p1": (
+        Golden(0.33744981059632084, attention(1)),
+        Golden(0.020011082416909354, lambda s, t: attention(1)(s, t) ** 2 / s[0, 0].size, {"scaling": "mean"}),
+    ),
     "gradient_attention": (
         Golden(1.402669556577057, flat_norm),
         Golden(2.1746044929232156, lambda s, t: flat_norm(s, t) ** 2, {"scaling": "square"}),
@@ -377,8 +260,14 @@ GOLDEN: dict[str, tuple[Golden, ...]] = {
             {"scaling": "elements"},
         ),
     ),
-    "generator_distance": (Golden(10.971241259028837, flat_sum),),
-    "generator_features": (Golden(2.876572312121052, flat_norm),),
+    "generator_distance": (
+        Golden(10.971241259028837, flat_sum),
+        Golden(0.4571350524595348, lambda s, t: flat_sum(s, t) / s[0].size, {"scaling": "mean"}),
+    ),
+    "generator_features": (
+        Golden(2.876572312121052, flat_norm),
+        Golden(0.3624340821538693, lambda s, t: flat_norm(s, t) ** 2 / s[0].size, {"scaling": "mean"}),
+    ),
     "gan_compression": (
         Golden(37.344921809372934, lambda s, f, t, g: 10 * flat_sum(s, t) + flat_norm(f, g)),
         Golden(

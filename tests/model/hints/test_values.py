@@ -1,16 +1,23 @@
 """Each hint equals its formula in NumPy: on fixed tensors to 1e-12 (the golden rows), and on random ones."""
 
+import sys
+from collections.abc import Mapping
+from inspect import signature
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from contracts.hint_names import HINT_NAMES
+from model.hints.geometry import scaled
 from model.hints.shelf import METHODS, needs
 from tests.model.hints.golden import GOLDEN, Array, Golden, Sample, drawn, fixed
 from tests.model.hints.tensors import cost
 
+SCALED = [name for name, method in METHODS.items() if "scaling" in signature(method.loss).parameters]
 ROWS = [(name, row) for name, rows in GOLDEN.items() for row in rows]
 #: What was asked for to 1e-12: hint, options, value.
 ASKED = [
@@ -48,7 +55,8 @@ def test_a_hint_gives_its_golden_value(name: str, row: Golden) -> None:
 @settings(max_examples=5, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), rows=st.integers(2, 9))
 def test_a_hint_equals_its_formula_on_random_tensors(name: str, row: Golden, seed: int, rows: int) -> None:
-    sample = drawn(needs(name).takes, np.random.default_rng(seed), rows)
+    takes = "equal" if row.options.get("scaling") == "neighbours" else needs(name).takes  # which is for equal widths
+    sample = drawn(takes, np.random.default_rng(seed), rows)
     got = cost(name, sample, **row.options)
     wanted = np.asarray(row.formula(*sample.student, *sample.teacher, *sample.told))
     assert tuple(got.shape) == wanted.shape
@@ -62,3 +70,20 @@ def test_a_hint_costs_the_same_in_float32(name: str) -> None:
     got = cost(name, single)
     assert got.dtype == torch.float32
     np.testing.assert_allclose(got.numpy(), cost(name, sample).numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_every_scaling_of_a_hint_has_a_golden_row(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    known: set[str] = set()
+
+    def noted(scaling: str, forms: Mapping[str, Tensor]) -> Tensor:
+        known.update(forms)
+        return scaled(scaling, forms)
+
+    loss = METHODS[name].loss
+    monkeypatch.setattr(sys.modules[loss.__module__], "scaled", noted)
+    cost(name, fixed(needs(name).takes))
+    golden = {signature(loss).parameters["scaling"].default, *(row.options.get("scaling") for row in GOLDEN[name])}
+    inner = {"gan_compression": {"sum", "norm"}}.get(name, set())  # of the terms that it is made of
+    assert known - inner <= golden
+    assert len(golden - {None}) > 1
