@@ -53,12 +53,13 @@ HINT_NAMES: dict[str, HintName] = {
     "bernoulli_kd": HintName("logit"),
     "bernoulli_mse": HintName("logit"),
     "weighted_bernoulli": HintName("logit"),
+    "dist_intra": HintName("logit"),
     "bounded_click": HintName("logit, label"),
     "class_logit_mse": HintName("classes", instead="logit_mse"),
     "softmax_mse": HintName("classes", instead="bernoulli_mse"),
     "kd": HintName("classes", instead=_KD),
     "weighted_soft_cross_entropy": HintName("classes", instead="weighted_bernoulli"),
-    "dist": HintName("classes", instead=_KD),
+    "dist": HintName("classes", instead="dist_intra"),
     "dkd": HintName("classes, label", instead=_KD),
     "cosine": HintName("equal"),
     "euclidean": HintName("equal"),
@@ -124,7 +125,7 @@ def usable(setting: str) -> dict[str, HintName]:
     """The hints that can stand under `[rocket]` as "hint" or as "feature_hint".
 
     >>> [*usable("hint")]
-    ['logit_mse', 'bernoulli_kl', 'bernoulli_kd', 'bernoulli_mse', 'weighted_bernoulli', 'bounded_click']
+    ['logit_mse', 'bernoulli_kl', 'bernoulli_kd', 'bernoulli_mse', 'weighted_bernoulli', 'dist_intra', 'bounded_click']
     """
     wanted = OF_LOGITS if setting == "hint" else OF_LAYERS
     return {name: row for name, row in HINT_NAMES.items() if row.takes in wanted and not row.instead}

@@ -1,10 +1,13 @@
-"""Hints on the one logit of a click. No softmax: each logit is its own. Shapes: B rows; each gives one cost a row."""
+"""Hints on the one logit of a click. No softmax: each logit is its own. Shapes: B rows.
+
+Each gives one cost a row, but for `dist_intra`, which gives one number for the minibatch.
+"""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.hints.geometry import check_same_shape, scaled
+from model.hints.geometry import check_same_shape, pearson, scaled
 
 _MEND = "give both nets' logits of the same rows, [B] each"  # [B, 1] would spread over [B]
 
@@ -83,6 +86,23 @@ def weighted_bernoulli(light_B: Tensor, booster_B: Tensor, *, no_click: float = 
     check_same_shape("weighted_bernoulli", light_B, booster_B, _MEND)
     q_B = booster_B.sigmoid()
     return click * q_B * F.softplus(-light_B) + no_click * (1 - q_B) * F.softplus(light_B)
+
+
+def dist_intra(light_B: Tensor, booster_B: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """T^2 (1 - r) with r Pearson's correlation of the click probabilities at T along the rows; one number.
+
+    The intra-class part of `dist`, which is what one logit leaves of it: Huang et al., "Knowledge Distillation from A
+    Stronger Teacher", NeurIPS 2022, arXiv 2205.10536. The rows' order and spacing count, not their level: it says
+    nothing of calibration, which is the label's. Where one net gives all rows one probability r is 0.
+
+    >>> import torch
+    >>> light = torch.tensor([-1.0, 0.5, 2.0])
+    >>> abs(dist_intra(light, light).item()) < 1e-6, round(dist_intra(light, -light).item(), 3)
+    (True, 2.0)
+    """
+    check_same_shape("dist_intra", light_B, booster_B, _MEND)
+    p_B, q_B = (light_B / temperature).sigmoid(), (booster_B / temperature).sigmoid()
+    return temperature**2 * (1 - pearson(p_B.unsqueeze(0), q_B.unsqueeze(0)).squeeze(0))
 
 
 def bounded_click(light_B: Tensor, booster_B: Tensor, label_B: Tensor, *, margin: float = 0.0) -> Tensor:

@@ -28,6 +28,7 @@ from model.hints.logits import (
     bernoulli_kl,
     bernoulli_mse,
     bounded_click,
+    dist_intra,
     logit_mse,
     weighted_bernoulli,
 )
@@ -81,6 +82,7 @@ class Method:
 _PARK, _NST, _GAN = "Park et al., CVPR 2019", "Huang and Wang, 2017", "Li et al., CVPR 2020"
 _CHEN, _LIU, _KIM = "Chen et al., NeurIPS 2017", "Liu et al., CVPR 2019", "Kim et al., NeurIPS 2018"
 _BERT, _ZHOU, _HINTON = "Sun et al., ACL 2020", "Zhou et al., AAAI 2018", "Hinton et al., 2015"
+_HUANG = "Huang et al., NeurIPS 2022"
 _AT = "Zagoruyko and Komodakis, ICLR 2017"
 _PAIRS = "mean over pairs of the minibatch"
 
@@ -90,6 +92,7 @@ METHODS: dict[str, Method] = {
     "bernoulli_kd": Method(bernoulli_kd, _HINTON, "T^2 nats a row, T = 4"),
     "bernoulli_mse": Method(bernoulli_mse, _ZHOU, "sum over both classes a row"),
     "weighted_bernoulli": Method(weighted_bernoulli, _CHEN, "nats a row, no click 1.5", agrees=False),
+    "dist_intra": Method(dist_intra, _HUANG, "1 - r along the rows, T = 1"),
     "bounded_click": Method(bounded_click, _CHEN, "nats a row, margin 0", agrees=False, teacher_only_tells=True),
     "class_logit_mse": Method(class_logit_mse, _ZHOU + "; Ba and Caruana, NeurIPS 2014", "sum over classes a row"),
     "softmax_mse": Method(softmax_mse, _ZHOU, "sum over classes a row"),
@@ -97,7 +100,7 @@ METHODS: dict[str, Method] = {
     "weighted_soft_cross_entropy": Method(
         weighted_soft_cross_entropy, _CHEN, "nats a row, background 1.5", agrees=False
     ),
-    "dist": Method(dist, "Huang et al., NeurIPS 2022", "1 - r, mean over rows + mean over classes, T = 1"),
+    "dist": Method(dist, _HUANG, "1 - r, mean over rows + mean over classes, T = 1"),
     "dkd": Method(dkd, "Zhao et al., CVPR 2022", "T^2 nats a row, T = 4, alpha 1, beta 8"),
     "cosine": Method(cosine, "EasyRec and TorchEasyRec, mended", "1 - cosine a row"),
     "euclidean": Method(euclidean, "EasyRec and TorchEasyRec, mended", "mean of squares a row"),

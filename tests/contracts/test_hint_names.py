@@ -34,7 +34,7 @@ def test_a_hint_is_taken_where_it_has_a_meaning_and_refused_with_an_alternative_
     ("name", "place", "said"),
     [
         ("dkd", "hint", "its non-target part .* take hint = 'bernoulli_kd' instead"),
-        ("dist", "hint", "its inter-class part .* take hint = 'bernoulli_kd' instead"),
+        ("dist", "hint", "its inter-class part .* take hint = 'dist_intra' instead"),
         ("kd", "hint", "softmax is over several classes, .* take hint = 'bernoulli_kd' instead"),
         ("softmax_mse", "hint", "several classes, .* take hint = 'bernoulli_mse' instead"),
         ("attention_kl", "feature_hint", "the light net has none; take feature_hint = 'similarity_preserving' instead"),

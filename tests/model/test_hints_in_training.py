@@ -26,8 +26,9 @@ from model.trainer import Trainer
 from tests.random_examples import random_examples, small_app_folder
 
 NAMED = [("hint", name) for name in usable("hint")] + [("feature_hint", name) for name in usable("feature_hint")]
-#: Least elsewhere than where the nets agree; and those that come to nearly nothing here without a hint.
-ELSEWHERE = {"weighted_bernoulli", "bounded_click", "pkt", "correlation_congruence", "adversarial"}
+#: Least elsewhere than where the nets agree; those that come to nearly nothing here without a hint; and one that is
+#: loudest while both nets say nearly the same of all rows, so without a gate before there is anything to follow.
+ELSEWHERE = {"weighted_bernoulli", "bounded_click", "pkt", "correlation_congruence", "adversarial", "dist_intra"}
 #: That need tables which both nets read, so that the hint reaches rows of the booster's.
 SHARED = {name for name, row in HINT_NAMES.items() if row.takes == "gradients"}
 
@@ -110,6 +111,17 @@ def test_a_named_hint_draws_the_nets_together(folder: Path, setting: str, name: 
         seen = [trainer.learn(frame[start : start + 64]).terms[figure] for start in range(0, 3072, 64)]
         costs.append(sum(seen[-16:]))
     assert costs[1] < 0.97 * costs[0]
+
+
+@pytest.mark.slow
+def test_rows_are_put_in_the_boosters_order_once_it_has_one(folder: Path) -> None:
+    costs = []
+    for weight in (0.0, 0.5):
+        trainer = taught(folder, "hint", "dist_intra", weight=weight, schedule="warmup", warmup_rows=3072)
+        frame = random_examples(trainer.app, 6144)
+        seen = [trainer.learn(frame[start : start + 64]).terms["hint"] for start in range(0, 6144, 64)]
+        costs.append(sum(seen[-16:]))
+    assert costs[1] < 0.9 * costs[0]
 
 
 def test_hints_between_rows_take_so_many_evenly_spread() -> None:

@@ -140,6 +140,14 @@ GOLDEN: dict[str, tuple[Golden, ...]] = {
             0.6739822049431757, lambda s, t: -sigmoid(t) * np.log(sigmoid(s)) - 1.5 * sigmoid(-t) * np.log(sigmoid(-s))
         ),
     ),
+    "dist_intra": (
+        Golden(0.41591827419479277, lambda s, t: np.array(1 - np.corrcoef(sigmoid(s), sigmoid(t))[0, 1])),
+        Golden(
+            1.3165510848946997,
+            lambda s, t: np.array(4 - 4 * np.corrcoef(sigmoid(s / 2), sigmoid(t / 2))[0, 1]),
+            {"temperature": 2.0},
+        ),
+    ),
     "bounded_click": (Golden(0.257131272218739, bounded),),
     "class_logit_mse": (
         Golden(4.501364331871981, lambda s, t: ((s - t) ** 2).sum(1)),

@@ -11,7 +11,7 @@ from model.hints.classes import class_logit_mse, dist, dkd, kd, weighted_soft_cr
 from model.hints.detection import binned, localization, teacher_bounded
 from model.hints.factors import factor_transfer
 from model.hints.flow import fsp
-from model.hints.logits import bernoulli_kd, bounded_click, logit_mse, weighted_bernoulli
+from model.hints.logits import bernoulli_kd, bounded_click, dist_intra, logit_mse, weighted_bernoulli
 from model.hints.mobilebert import attention_kl, layer_mse
 from model.hints.shelf import METHODS
 from model.hints.structured import pairwise
@@ -113,6 +113,17 @@ def test_dist_sees_a_teacher_through_any_rising_line() -> None:
     lazy = (0.3 * p + 0.7 / 5).log()  # a student less sure of everything
     assert abs(float(dist(lazy, FT))) < 1e-12
     assert float(dist(FS, FT)) > 0.1
+
+
+def test_what_one_logit_leaves_of_dist_is_its_part_between_rows() -> None:
+    """Two classes are one logit, whose columns correlate alike; and the level of the probabilities does not count."""
+    zl, zb = FS[:, 0], FT[:, 0]
+    ps, pt = (torch.stack((-z, z), 1).sigmoid() for z in (zl, zb))
+    intra = torch.stack([1 - torch.corrcoef(torch.stack((ps[:, c], pt[:, c])))[0, 1] for c in (0, 1)])
+    assert torch.allclose(intra, dist_intra(zl, zb).expand(2))
+    lower = (0.1 * zb.sigmoid()).logit()
+    assert abs(float(dist_intra(lower, zb))) < 1e-12
+    assert float(dist_intra(zl, zb)) > 0.1
 
 
 def test_soft_classes_do_not_see_a_shift_of_logits() -> None:
