@@ -67,6 +67,14 @@ NUMBERS: dict[str, dict[str, Any]] = {
     "hidden layers of a teacher that stands still": {
         "rocket": {"scheme": "offline", "teacher": "TEACHER", "feature_hint": "fitnet", "feature_layers": [[0, 0]]}
     },
+    "gradients by the embeddings": {
+        "model": {"sharing": "shared"}, "rocket": {"feature_hint": "gradient_attention", "gradient_block": False}
+    },
+    "a discriminator": {"rocket": {"feature_hint": "adversarial", "feature_layers": [[0, 0]]}},
+    "flows between layers": {
+        "model": {"light": {"hidden": [8, 4]}, "booster": {"hidden": [16, 8]}},
+        "rocket": {"feature_hint": "fsp", "feature_layers": [[0, 0], [1, 1]]},
+    },
     "no booster, all else": {
         "model": {"booster": {"kind": "none"}},
         "train": {"embedding_optimizer": "sparse_adam", "wide_optimizer": "ftrl"},

@@ -16,6 +16,7 @@ from contracts.errors import ContractError
 from contracts.hint_names import HINT_NAMES, usable
 from contracts.nets import Rocket
 from model.booster_net import judge_booster
+from model.boosters import BOOSTERS
 from model.following import Following
 from model.hints import HINTS, feature_hints_of
 from model.hints.shelf import METHODS
@@ -240,6 +241,21 @@ def test_without_the_block_gradient_attention_moves_the_booster_too(folder: Path
     assert trainer.nets.booster is not None
     found = torch.autograd.grad(terms.parts["feature"], [*trainer.nets.booster.parameters()], allow_unused=True)
     assert any(gradient is not None and bool(gradient.any()) for gradient in found)
+
+
+@pytest.mark.parametrize("labels", ["wait", "fake_negative", "es_dfm", "dfm"])
+@pytest.mark.parametrize("kind", BOOSTERS)
+def test_every_booster_can_be_followed_in_how_its_loss_moves(folder: Path, kind: str, labels: str) -> None:
+    """Twice differentiable, the booster too where there is no block; whatever the light net bends with."""
+    light = {"hidden": [8], "fm": True, "norm": "layer", "activation": "gelu" if labels == "wait" else "prelu"}
+    model = {"sharing": "shared", "light": light, "booster": {"kind": kind, "hidden": [8], "pooling": "attention"}}
+    rocket = {"feature_hint": "gradient_attention", "gradient_block": False, "gate": False, "feature_weight": 3.0}
+    told = {"model": model, "rocket": rocket, "labels": {"mode": labels}, "train": {"device": "cpu"}}
+    trainer = Trainer(load_app(folder, told))
+    frame = random_examples(trainer.app, 192)
+    costs = [trainer.learn(frame[start : start + 64]) for start in range(0, 192, 64)]
+    assert not any(cost.skipped for cost in costs)
+    assert all(cost.terms["feature"] > 0 for cost in costs)
 
 
 def test_flow_is_of_two_layers_of_each_net_one_after_the_other(folder: Path) -> None:
