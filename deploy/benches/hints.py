@@ -27,6 +27,7 @@ from deploy.benches.hints_study.learn import balanced, learn, save_teacher, shy
 from deploy.benches.hints_study.methods import LIGHT, ROCKET, Method, chosen, methods_of
 from deploy.benches.quality_study.judge import figures, mean_and_error, paired
 from deploy.benches.quality_study.rows import Rows, adsim_rows, kuairand_rows
+from deploy.progress import TerminalProgress
 from model.tensors import Batch, to_batch
 
 Row = dict[str, Any]
@@ -47,12 +48,15 @@ def run(quick: bool, options: BenchOptions) -> dict[str, Any]:  # noqa: FBT001  
     usual = 12_000 if quick else _ADSIM_ROWS
     impressions = usual if options.impressions is None else options.impressions
     results: dict[str, Any] = {}
-    if impressions:
-        world = load_app("adsim")
-        results["adsim"] = compare("adsim", lambda seed: adsim_rows(world, seed, impressions), seeds, options)
-    if options.data is not None:
-        rows = kuairand_rows(load_app("kuairand"), options.data, first_rows=60_000 if quick else None)
-        results["kuairand"] = compare("kuairand", lambda _: rows, seeds, options)
+    with TerminalProgress() as progress:
+        if impressions:
+            world = load_app("adsim")
+            results["adsim"] = compare(
+                "adsim", lambda seed: adsim_rows(world, seed, impressions), seeds, options, progress
+            )
+        if options.data is not None:
+            rows = kuairand_rows(load_app("kuairand"), options.data, first_rows=60_000 if quick else None)
+            results["kuairand"] = compare("kuairand", lambda _: rows, seeds, options, progress)
     if options.out is not None:
         command = options.command("hints", quick=quick)
         for name, told in results.items():
@@ -63,7 +67,11 @@ def run(quick: bool, options: BenchOptions) -> dict[str, Any]:  # noqa: FBT001  
 
 
 def compare(
-    app_name: str, rows_of: Callable[[int], Rows], seeds: list[int], options: BenchOptions
+    app_name: str,
+    rows_of: Callable[[int], Rows],
+    seeds: list[int],
+    options: BenchOptions,
+    progress: TerminalProgress,
 ) -> dict[str, list[Row]]:
     """All methods on one app, or those that `options.variants` names.
 
@@ -72,6 +80,7 @@ def compare(
         rows_of: the rows of a seed.
         seeds: of first weights, and of the rows where these are drawn.
         options: `device` and `variants`.
+        progress: is told of each training.
 
     Raises:
         RocketError: there is no method of a name.
@@ -79,6 +88,8 @@ def compare(
     found: dict[str, list[Row]] = {}
     kinds: dict[str, str] = {}
     weights: dict[str, float] = {}
+    progress.stage(app_name)
+    done = 0
     for seed in seeds:
         rows = rows_of(seed)
         methods = chosen(methods_of(load_app(app_name), train_rows=rows.cut), options.variants)
@@ -94,6 +105,8 @@ def compare(
                 if method.taught:
                     row["train_cpu_s"] += found[ROCKET][-1]["train_cpu_s"]
                 found.setdefault(method.name, []).append(row)
+                done += 1
+                progress.advance(done, len(seeds) * len(methods), f"seed {seed}, {method.name}")
     return {"methods": table(found, kinds, weights), "by_seed": [row for each in found.values() for row in each]}
 
 

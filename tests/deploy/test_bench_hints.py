@@ -17,6 +17,7 @@ from deploy.benches.hints import compare, table
 from deploy.benches.hints_study.chart import draw
 from deploy.benches.hints_study.learn import balanced, shy
 from deploy.benches.hints_study.methods import LIGHT, ROCKET, chosen, methods_of
+from deploy.progress import TerminalProgress
 from model.hints import HINTS
 from model.metrics import auc
 from model.tensors import to_batch
@@ -57,7 +58,7 @@ def test_a_log_alone_is_compared_where_no_impressions_are_simulated(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     seen = []
-    monkeypatch.setattr(hints, "compare", lambda name, rows_of, seeds, options: seen.append((name, seeds)) or {})
+    monkeypatch.setattr(hints, "compare", lambda name, rows_of, seeds, *rest: seen.append((name, seeds)) or {})
     monkeypatch.setattr(hints, "kuairand_rows", lambda app, data, first_rows: None)
     hints.run(False, BenchOptions(data=tmp_path, impressions=0, seeds=2))
     hints.run(True, BenchOptions(impressions=500))
@@ -106,7 +107,9 @@ def test_a_comparison_judges_the_test_rows_and_counts_the_teachers_cost() -> Non
     wanted = {LIGHT, ROCKET, "bernoulli_kl", "fsp", "adversarial", "gradient_attention", "scheme offline"}
     app = load_app("adsim")
     rows = drawn_rows(app, 1600)
-    told = compare("adsim", lambda _: rows, [1, 2], BenchOptions(device="cpu", variants=(*wanted,)))
+    told = compare(
+        "adsim", lambda _: rows, [1, 2], BenchOptions(device="cpu", variants=(*wanted,)), TerminalProgress(quiet=True)
+    )
     by_name = {row["method"]: row for row in told["methods"]}
     assert {*by_name} == wanted
     assert [row["seeds"] for row in told["methods"]] == [2] * len(wanted)
