@@ -16,14 +16,17 @@ def attention_map(f_BCHW: Tensor, *, power: int = 2) -> Tensor:
     return unit(f_BCHW.abs().pow(power).sum(1).flatten(1))
 
 
-def attention_transfer(fs_BCHW: Tensor, ft_BEHW: Tensor, *, power: int = 2, scaling: str = "norm") -> Tensor:
-    """||Q_s - Q_t||_2 between the attention maps, one cost a row; the nets may have other numbers of channels.
+def attention_transfer(
+    fs_BCHW: Tensor, ft_BEHW: Tensor, *, power: int = 2, norm: int = 2, scaling: str = "norm"
+) -> Tensor:
+    """||Q_s - Q_t||_norm between the attention maps, one cost a row; the nets may have other numbers of channels.
 
     Zagoruyko and Komodakis, "Paying More Attention to Attention", ICLR 2017, arXiv 1612.03928, equation 2, Q = the sum
-    over channels of |f|^power with power 1 or 2, of length 1; its total loss adds beta / 2 of it for each pair of
-    layers. `scaling`: "norm" (the paper's equation), or "mean" of the squared differences over places (the authors'
-    code, whose beta is 1000). Blind to the order of channels and to scale. At "norm" the gradient is of one length
-    however near the maps are, and 0 where they are one.
+    over channels of |f|^power with power 1 or 2, of Euclidean length 1; `norm` is the equation's p (2 in the paper's
+    experiments). Its total loss adds beta / 2 of it for each pair of layers. `scaling`: "norm" (the paper's equation),
+    or "mean" of the squared differences over places (the authors' code, whose beta is 1000). Blind to the
+    order of channels and to scale. At "norm" the gradient is of one length however near the maps are, and 0 where they
+    are one.
 
     >>> f = torch.tensor([[1.0, 2.0], [2.0, 1.0]]).view(1, 2, 1, 2)
     >>> attention_transfer(5 * f.flip(1), f).tolist()
@@ -32,7 +35,7 @@ def attention_transfer(fs_BCHW: Tensor, ft_BEHW: Tensor, *, power: int = 2, scal
     qs_BP, qt_BP = attention_map(fs_BCHW, power=power), attention_map(ft_BEHW, power=power)
     check_same_shape("attention_transfer", qs_BP, qt_BP, "resize the larger map to the smaller's H x W")
     apart_BP = qs_BP - qt_BP
-    return scaled(scaling, {"norm": apart_BP.norm(dim=1), "mean": apart_BP.square().mean(1)})
+    return scaled(scaling, {"norm": apart_BP.norm(norm, dim=1), "mean": apart_BP.square().mean(1)})
 
 
 def input_gradient(cost: Tensor, inputs: Tensor) -> Tensor:

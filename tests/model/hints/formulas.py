@@ -144,12 +144,13 @@ def flows(a: Array, b: Array, c: Array, d: Array) -> Array:
     return np.array([((np.outer(a[i], b[i]) - np.outer(c[i], d[i])) ** 2).sum() for i in range(len(a))])
 
 
-def attention(power: int) -> Callable[[Array, Array], Array]:
-    def where(f: Array) -> Array:
-        q = (np.abs(f) ** power).sum(1).reshape(len(f), -1)
-        return q / length(q)
+def attended(f: Array, power: int = 2) -> Array:
+    q = (np.abs(f) ** power).sum(1).reshape(len(f), -1)
+    return q / length(q)
 
-    return lambda fs, ft: length(where(fs) - where(ft))[:, 0]
+
+def attention(power: int) -> Callable[[Array, Array], Array]:
+    return lambda fs, ft: length(attended(fs, power) - attended(ft, power))[:, 0]
 
 
 def places(fs: Array, ft: Array) -> Array:

@@ -14,6 +14,7 @@ import numpy as np
 from tests.model.hints.formulas import (
     Array,
     angle,
+    attended,
     attention,
     bar,
     bernoulli,
@@ -240,6 +241,7 @@ GOLDEN: dict[str, tuple[Golden, ...]] = {
     ),
     "attention_transfer": (
         Golden(0.4896049964940466, attention(2)),
+        Golden(0.8697144808823903, lambda s, t: np.abs(attended(s) - attended(t)).sum(1), {"norm": 1}),
         Golden(0.04282458936372164, lambda s, t: attention(2)(s, t) ** 2 / s[0, 0].size, {"scaling": "mean"}),
     ),
     "attention_transfer_p1": (
