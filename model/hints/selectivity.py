@@ -7,21 +7,22 @@ import torch
 from torch import Tensor
 
 from contracts.errors import ContractError, did_you_mean
-from model.hints.geometry import check_dims, distances, unit
+from model.hints.geometry import check_dims, distances, scaled, unit
 
 KERNELS = ("linear", "polynomial", "gaussian")
 
 
-def mmd(x: Tensor, y: Tensor, *, kernel: str = "polynomial") -> Tensor:
+def mmd(x: Tensor, y: Tensor, *, kernel: str = "polynomial", spread: str = "all") -> Tensor:
     """Squared maximum mean discrepancy of samples [..., N, K] and [..., M, K], each over its length: [...].
 
     mean k(x, x') + mean k(y, y') - 2 mean k(x, y), all pairs counted. Kernels: "linear" x . y; "polynomial" (x . y)^2
-    (d = 2, c = 0); "gaussian" exp(-|x - y|^2 / (2 s)) with s the mean squared distance over all pairs of both samples
-    together. Huang and Wang, "Like What You Like: Knowledge Distill via Neuron Selectivity Transfer", 2017, arXiv
-    1707.01219, equation 4; its total loss adds lambda / 2 of it. The order of samples does not matter.
+    (d = 2, c = 0); "gaussian" exp(-|x - y|^2 / (2 s)) with s the mean squared distance "of the pairs": with `spread`
+    "all" those of both samples together, with "across" those of one with the other. Huang and Wang, "Like What You
+    Like: Knowledge Distill via Neuron Selectivity Transfer", 2017, arXiv 1707.01219, equation 4; its total loss adds
+    lambda / 2 of it. The order of samples does not matter.
 
     Raises:
-        ContractError: no such kernel.
+        ContractError: no such kernel, or spread.
 
     >>> x = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     >>> mmd(x, x.flip(0)).item(), mmd(x, x[:1], kernel="linear").item()
@@ -34,8 +35,9 @@ def mmd(x: Tensor, y: Tensor, *, kernel: str = "polynomial") -> Tensor:
     if kernel == "gaussian":
         xx, yy, xy = distances(x, x).square(), distances(y, y).square(), distances(x, y).square()
         pairs = (x.shape[-2] + y.shape[-2]) ** 2
-        spread = (_all(xx) + _all(yy) + 2 * _all(xy)) / pairs
-        twice = 2 * torch.where(spread > 0, spread, torch.ones_like(spread))[..., None, None]
+        every = (_all(xx) + _all(yy) + 2 * _all(xy)) / pairs
+        wide = scaled(spread, {"all": every, "across": xy.mean((-2, -1))})
+        twice = 2 * torch.where(wide > 0, wide, torch.ones_like(wide))[..., None, None]
         xx, yy, xy = ((-square / twice).exp() for square in (xx, yy, xy))
     elif kernel in KERNELS:
         power = 2 if kernel == "polynomial" else 1
@@ -45,7 +47,7 @@ def mmd(x: Tensor, y: Tensor, *, kernel: str = "polynomial") -> Tensor:
     return xx.mean((-2, -1)) + yy.mean((-2, -1)) - 2 * xy.mean((-2, -1))
 
 
-def nst(fs: Tensor, ft: Tensor, *, kernel: str = "polynomial") -> Tensor:
+def nst(fs: Tensor, ft: Tensor, *, kernel: str = "polynomial", spread: str = "all") -> Tensor:
     """`mmd` between the neurons of the student and those of the teacher, which may be more or fewer.
 
     Maps [B, C, H, W] and [B, E, H, W] give one cost a row: a neuron's sample is its map over the H x W places (the
@@ -61,8 +63,8 @@ def nst(fs: Tensor, ft: Tensor, *, kernel: str = "polynomial") -> Tensor:
         shapes = f"{tuple(fs.shape)} and {tuple(ft.shape)}"
         raise ContractError(f"nst compares responses at the same rows and places, not {shapes}; pool the larger map")
     if fs.dim() == 2:
-        return mmd(fs.T, ft.T, kernel=kernel)
-    return mmd(fs.flatten(2), ft.flatten(2), kernel=kernel)
+        return mmd(fs.T, ft.T, kernel=kernel, spread=spread)
+    return mmd(fs.flatten(2), ft.flatten(2), kernel=kernel, spread=spread)
 
 
 def _all(pairs: Tensor) -> Tensor:

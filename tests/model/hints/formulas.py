@@ -71,14 +71,15 @@ def factors(fs: Array, ft: Array) -> Array:
     return np.abs(fs / length(fs) - ft / length(ft)).sum(1)
 
 
-def discrepancy(kernel: str) -> Callable[[Array, Array], Array]:
+def discrepancy(kernel: str, *, across: bool = False) -> Callable[[Array, Array], Array]:
     def mean(k: Callable[[Array, Array], float], x: Array, y: Array) -> float:
         return float(np.mean([k(a, b) for a, b in product(x, y)]))
 
     def formula(x: Array, y: Array) -> Array:
         x, y = x / length(x), y / length(y)
         both = np.concatenate((x, y))
-        spread = np.mean([((a - b) ** 2).sum() for a, b in product(both, both)])
+        pairs = product(x, y) if across else product(both, both)
+        spread = np.mean([((a - b) ** 2).sum() for a, b in pairs])
         k: Callable[[Array, Array], float] = {
             "linear": lambda a, b: float(a @ b),
             "polynomial": lambda a, b: float(a @ b) ** 2,
