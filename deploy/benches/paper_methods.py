@@ -2,7 +2,9 @@
 
 Every term comes from the functions that train a CTR net: `model.losses.rocket_loss` and `model.hints`. Scalings are
 those of the authors' code: the hint is summed over classes and weighs .03; KD at T = 4 weighs 2 x .9 / C beside
-a tenth of the label (beside all of it in rocket + KD); attention weighs 1000 on means over pixels.
+a tenth of the label (beside all of it in rocket + KD); attention weighs 1000 on means over the pixels of maps that
+begin at 32 x 32. Maps have length 1, so that a mean over fewer pixels is as much larger: for smaller images it weighs
+less by their share of these pixels.
 """
 
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from model.losses import class_loss, rocket_loss
 from model.vision.wrn import Seen
 
 _HINT, _ALPHA, _ATTENTION = 0.03, 0.9, 1000.0
+_PIXELS = 32 * 32  # of the images that 1000 is for
 _old_kd = partial(kd, temperature=4.0, scaling="elements")
 
 
@@ -32,7 +35,7 @@ class Method:
     block: bool = True  #: the booster feels nothing of the hint
     label_weight: float = 1.0
     kd_weight: float = 0.0  #: of KD from the frozen booster
-    attention_weight: float = 0.0  #: of attention transfer from the frozen booster
+    attention_weight: float = 0.0  #: of attention transfer from the frozen booster, on images of 32 x 32
 
     @property
     def teacher(self) -> bool:
@@ -88,5 +91,5 @@ def loss_of(method: Method, light: Seen, booster: Seen | None, teacher: Seen | N
     if method.attention_weight and teacher is not None:
         pairs = zip(light.maps, teacher.maps, strict=False)  # a light net of fewer groups is compared on those it has
         apart = torch.stack([attention_transfer(mine, theirs, scaling="mean").mean() for mine, theirs in pairs])
-        total = total + method.attention_weight * apart.sum()
+        total = total + method.attention_weight * light.maps[0][0, 0].numel() / _PIXELS * apart.sum()
     return total

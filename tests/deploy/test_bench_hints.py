@@ -125,5 +125,9 @@ def test_a_comparison_judges_the_test_rows_and_counts_the_teachers_cost() -> Non
     p = alone.predict(batch.slice(rows.cut, 1600), averaged=True).light
     first = next(row for row in told["by_seed"] if row["method"] == LIGHT)
     assert first["auc"] == pytest.approx(auc(rows.label, p))
-    labels = [label.get_text() for label in draw(told["methods"], "all").axes[0].get_yticklabels()]
+    axes = draw(told["methods"], "all").axes[0]
+    labels = [label.get_text() for label in axes.get_yticklabels()]
     assert {*labels} == wanted - {LIGHT}
+    legend = axes.get_legend()
+    assert legend is not None
+    assert {text.get_text() for text in legend.get_texts()} == {"yardstick", "hint", "feature hint", "scheme"}

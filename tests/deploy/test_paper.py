@@ -58,7 +58,7 @@ def attention() -> float:
 #: method -> its loss by the authors' formulas
 LOSSES = {
     "base": cross_entropy(LIGHT),
-    "AT": cross_entropy(LIGHT) + 1000 * attention(),
+    "AT": cross_entropy(LIGHT) + 1000 * (3 * 3) / (32 * 32) * attention(),
     "KD": 0.1 * cross_entropy(LIGHT) + 2 * 0.9 * old_kd(TEACHER),
     "rocket": cross_entropy(LIGHT) + cross_entropy(BOOSTER) + 0.03 * logit_mse(BOOSTER),
     "rocket+KD": cross_entropy(LIGHT) + cross_entropy(BOOSTER) + 0.03 * logit_mse(BOOSTER) + 1.8 * old_kd(TEACHER),

@@ -3,6 +3,7 @@
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 _INK, _GRID, _PALE = "#334155", "#e2e8f0", "#94a3b8"
 _COLOURS = {"yardstick": "#0072B2", "hint": "#56B4E9", "feature hint": "#94a3b8", "scheme": "#D55E00"}
@@ -26,6 +27,11 @@ def draw(methods: list[dict[str, Any]], title: str) -> Figure:
         color=[_COLOURS[row["kind"]] for row in rows],
         error_kw={"ecolor": _INK, "elinewidth": 0.8, "capsize": 2},
         height=0.7,
+    )
+    axes.margins(y=0.01)
+    shown = {str(row["kind"]): _COLOURS[row["kind"]] for row in reversed(rows)}
+    axes.legend(
+        [Patch(color=colour) for colour in shown.values()], [*shown], frameon=False, fontsize=8, loc="lower left"
     )
     axes.set_xlabel("logloss over the light net alone, x 1e-4 (less is better); two standard errors over seeds")
     axes.set_title(title, loc="left", color=_INK, fontsize=10)
