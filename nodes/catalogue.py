@@ -12,6 +12,7 @@ from contracts.columns import DataContract
 from contracts.errors import ContractError
 from contracts.odcs import Column
 from contracts.rowcheck import reasons
+from nodes.mixed_side import MixedSide, Said
 from nodes.request_side import Filled, LightSides, arrays_of
 
 _READ: dict[str, Callable[[Path], pl.DataFrame]] = {
@@ -41,7 +42,8 @@ class Catalogue:
     A catalogue never changes; `changed` gives the next one. Rows are only added: an item that changes gets a new row,
     so whatever was computed for the rows before stays right. When half of the rows are dead, all are laid anew.
 
-    Memory: the columns, about 100 bytes an item for its id, and 4 bytes an item and light feature.
+    Memory: the columns, about 100 bytes an item for its id, and 4 bytes an item and light feature; where features read
+    request and item, 8 bytes an item and 200 for each distinct value that they read.
 
     Args:
         app: its requests contract says which columns an item has.
@@ -62,13 +64,16 @@ class Catalogue:
             twice = known.filter(pl.col(item_id).is_duplicated())[item_id][0]
             raise ContractError(f"{where}: item {twice!r} stands there twice; leave one")
         self.item_id = item_id
-        self._featurize = Filled(LightSides.of(app).item)
+        sides = LightSides.of(app)
+        self._featurize = Filled(sides.item)
+        self._mixed = MixedSide(app) if sides.mixed else None
         self._lay(known)
 
     def _lay(self, items: pl.DataFrame) -> None:
         self.items = items  #: one row a place
         self.places = {name: place for place, name in enumerate(items[self.item_id].to_list())}  #: of each item
         self.features = self._featurised(items)  #: light features of the items, one value a place
+        self.said = self._said(items)  #: what the items say to features that read request and item, if there are any
         self.generation = object()  #: catalogues of one generation agree on the places that both have
 
     def __len__(self) -> int:
@@ -91,7 +96,7 @@ class Catalogue:
             removed: ids; those that are unknown are passed over.
         """
         made = object.__new__(Catalogue)
-        made.item_id, made._featurize = self.item_id, self._featurize
+        made.item_id, made._featurize, made._mixed = self.item_id, self._featurize, self._mixed
         places = self.places.copy()
         for name in removed:
             places.pop(name, None)
@@ -105,6 +110,7 @@ class Catalogue:
         made.features = {
             name: np.concatenate([values, fresh[name]]) if fresh else values for name, values in self.features.items()
         }
+        made.said = self._said(items, self.said) if items.height else self.said
         return made
 
     def fill(self, candidates: pl.DataFrame) -> pl.DataFrame:
@@ -126,6 +132,9 @@ class Catalogue:
     def _featurised(self, items: pl.DataFrame) -> dict[str, np.ndarray]:
         made = [arrays_of(self._featurize(items[at : at + _CHUNK])) for at in range(0, max(items.height, 1), _CHUNK)]
         return {name: np.concatenate([chunk[name] for chunk in made]) for name in made[0]}
+
+    def _said(self, items: pl.DataFrame, before: Said | None = None) -> Said | None:
+        return None if self._mixed is None else self._mixed.said_in(items, before)
 
 
 def item_contract(app: App) -> DataContract:

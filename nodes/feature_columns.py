@@ -11,6 +11,9 @@ from contracts.features import Feature
 #: Feature columns by name: of a frame, or arrays.
 Features = pl.DataFrame | Mapping[str, np.ndarray]
 
+#: Beside the features of candidates: what they say in the columns that mixed features read, one tuple each, objects.
+SAID = ""
+
 
 def dtype_of(feature: Feature) -> type[np.generic]:
     """Of a light feature's values, one a row: a number, a bucket, or the key of an id that owns its row."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from contracts.features import Feature
-from nodes.feature_columns import dtype_of
+from nodes.feature_columns import SAID, dtype_of
 
 _LONGEST = 1024  # bytes of a candidate that is remembered
 _ATTEMPTS = 3  # to find what was brought over from the older half
@@ -24,7 +24,7 @@ _SMOOTH = 0.1  # weight of the newest look in that share
 class _Half:
     """Rows are written before they can be found, and never again."""
 
-    tables: dict[str, np.ndarray]  #: light features
+    tables: dict[str, np.ndarray]  #: light features, and what mixed features read
     places: dict[bytes, int] = field(default_factory=dict)
     items: list[str | None] = field(default_factory=list)
 
@@ -45,11 +45,12 @@ class KnownCandidates:
     Two halves: what comes is found in, or brought over to, the newer one; when that is full the older one is dropped.
 
     Memory: per candidate its bytes (longer than 1024: not remembered), 4 bytes a feature (8 where ids own their rows),
-    and about 150.
+    and about 150; with mixed features 8 more, and 200 for each distinct value that they read.
 
     Args:
         features: that candidates alone are read for.
         most: candidates that are remembered, two or more.
+        mixed: whether there are mixed features, for which what candidates say is kept too, under `SAID`.
 
     >>> known = KnownCandidates([], 4)
     >>> known.learn([b"{1}", b"{2}"], ["one", "two"], {})
@@ -58,8 +59,10 @@ class KnownCandidates:
     ('two', [1])
     """
 
-    def __init__(self, features: Sequence[Feature], most: int) -> None:
-        self._dtypes = {feature.name: dtype_of(feature) for feature in features}
+    def __init__(self, features: Sequence[Feature], most: int, *, mixed: bool = False) -> None:
+        self._dtypes: dict[str, type] = {feature.name: dtype_of(feature) for feature in features}
+        if mixed:
+            self._dtypes[SAID] = object
         self._most = most // 2
         self._halves = self._nothing(), self._nothing()
         self._lock = threading.Lock()

@@ -6,13 +6,18 @@ their squared lengths, all pairs give (|s|^2 - q) / 2 (Rendle, ICDM 2010); of th
 within a candidate this is one number each, which joins the wide term, and the pairs across are s_request . s_candidate,
 D products. So s stands behind the first layer's H columns, K = H + D in all; without pairs K is H.
 
-Shapes: B rows, R requests, F id features, N dense features, D embedding width, H hidden width, K as above.
+Features that read both (mixed) are a third part, computed once for each distinct *meeting* of a request with what they
+read of candidates (`nodes.mixed_side`). With it the pairs across are s_request . s_mixed, one number a meeting, and
+(s_request + s_mixed) . s_candidate.
+
+Shapes: B rows, R requests, U meetings, F id features, N dense features, D embedding width, H hidden width, K as above.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
@@ -30,6 +35,14 @@ from nodes.light_part import Part
 Share = tuple[np.ndarray, np.ndarray]
 
 
+class Met(NamedTuple):
+    """What the mixed features add to candidates."""
+
+    first_UK: np.ndarray  #: to the first layer; then, times the weight of pairs, what meets a candidate's embeddings
+    wide_U: np.ndarray  #: to the wide term
+    at_B: np.ndarray  #: each candidate's meeting
+
+
 class LightNet:
     """The light net over named float32 arrays (`contracts.weights` says which).
 
@@ -37,13 +50,18 @@ class LightNet:
         layout: of the app's features.
         arrays: of one published version, dequantised; read, never written, and not copied where they are float32.
         per_request: names of the features that are the same for all candidates of a request.
+        mixed: names of the features that hang on both; the others are a candidate's alone.
 
     Raises:
         CorruptError: an array is missing, unknown, or has a shape that does not fit the layout; names it.
     """
 
     def __init__(
-        self, layout: Layout, arrays: Mapping[str, np.ndarray], per_request: frozenset[str] = frozenset()
+        self,
+        layout: Layout,
+        arrays: Mapping[str, np.ndarray],
+        per_request: frozenset[str] = frozenset(),
+        mixed: frozenset[str] = frozenset(),
     ) -> None:
         self._arrays: dict[str, np.ndarray] = {
             name: np.ascontiguousarray(array, np.uint64 if name == KEYS else np.float32)
@@ -64,7 +82,8 @@ class LightNet:
         names = [feature.name for feature in (*layout.light_ids, *layout.light_dense)]
         self._whole = self._part(names)
         self._request = self._part([name for name in names if name in per_request])
-        self.candidate = self._part([name for name in names if name not in per_request])
+        self._mixed = self._part([name for name in names if name in mixed])
+        self.candidate = self._part([name for name in names if name not in per_request | mixed])
 
     def logits(self, features: Features) -> np.ndarray:
         """Logits of rows that hold every light feature: float32 [B].
@@ -77,7 +96,7 @@ class LightNet:
         return self._above(first_BH, self._first_bias[: self.hidden]) + wide_B + self._bias
 
     def split_logits(self, requests: Features, candidates: Features, request_B: np.ndarray) -> np.ndarray:
-        """The same logits with the request's part computed once: float32 [B].
+        """The same logits with the request's part computed once, of a net without mixed features: float32 [B].
 
         Args:
             requests: the per-request features, one row a request.
@@ -105,6 +124,23 @@ class LightNet:
         """`candidate_share` of candidates whose rows in the fused table are known: `rows_of` gives both."""
         return self._product(self.candidate, ids_BF, dense_BN)
 
+    def met(self, share: Share, features: Features, request_U: np.ndarray, at_B: np.ndarray) -> Met:
+        """What mixed features add to the first layer of the candidates that they are spread to.
+
+        Args:
+            share: of the requests.
+            features: the mixed features, one row a meeting.
+            request_U: the row in `share` of each meeting.
+            at_B: the meeting of each candidate.
+        """
+        first_UK, wide_U = self._share(self._mixed, features, request_U.size)
+        if self._pairs is not None:
+            asked_UD, sum_UD = share[0][request_U, self.hidden :], first_UK[:, self.hidden :]
+            wide_U += np.einsum("ud,ud->u", asked_UD, sum_UD)
+            sum_UD *= np.float32(self._pairs)
+            sum_UD += asked_UD
+        return Met(first_UK, wide_U, at_B)
+
     def joined(
         self,
         share: Share,
@@ -112,6 +148,7 @@ class LightNet:
         first: np.ndarray,
         wide: np.ndarray,
         place_B: np.ndarray | None = None,
+        met: Met | None = None,
     ) -> np.ndarray:
         """Logits of candidates from both shares: float32 [B].
 
@@ -121,6 +158,7 @@ class LightNet:
             first: of the candidates, [B, K]; overwritten. With `place_B` a table [N, K], only read.
             wide: likewise, [B] or [N].
             place_B: each candidate's row in the table.
+            met: what mixed features add, where the net has any.
 
         Goes request by request: what a request needs stays in the processor's cache.
         """
@@ -136,12 +174,24 @@ class LightNet:
             else:
                 at_B = place_B[start:stop]
                 mine_BK, wide_B = first.take(at_B, axis=0, mode="clip"), wide.take(at_B, mode="clip")
-            if self._pairs is not None:
+            if met is not None:
+                mine_BK, wide_B = self._meet(mine_BK, wide_B, met, met.at_B[start:stop])
+            elif self._pairs is not None:
                 wide_B = wide_B + mine_BK[:, self.hidden :] @ first_RK[row, self.hidden :]
                 mine_BK = np.ascontiguousarray(mine_BK[:, : self.hidden])
             np.add(self._above(mine_BK, first_RK[row, : self.hidden]), wide_B, out=logit_B[start:stop])
             logit_B[start:stop] += wide_R[row]
         return logit_B
+
+    def _meet(self, mine_BK: np.ndarray, wide_B: np.ndarray, met: Met, at_B: np.ndarray) -> Share:
+        """A request's candidates with what mixed features add: [B, H] and [B]."""
+        beside_BK = met.first_UK.take(at_B, axis=0, mode="clip")
+        wide_B = wide_B + met.wide_U.take(at_B, mode="clip")
+        if self._pairs is None:
+            beside_BK += mine_BK
+            return beside_BK, wide_B
+        wide_B += np.einsum("bd,bd->b", mine_BK[:, self.hidden :], beside_BK[:, self.hidden :])
+        return mine_BK[:, : self.hidden] + beside_BK[:, : self.hidden], wide_B
 
     def _part(self, names: Sequence[str]) -> Part:
         """Cut the first layer to the columns of some features."""

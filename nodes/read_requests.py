@@ -16,6 +16,7 @@ from contracts.serving import UNREADABLE, Problem, echoed
 from nodes.asked import Asked, Side
 from nodes.catalogue import Catalogue
 from nodes.known_candidates import KnownCandidates
+from nodes.mixed_side import MixedSide
 from nodes.parsed import Own, Parsed
 from nodes.request_side import LightSides, RequestSide
 from nodes.request_types import problem_of, request_of, struct_of
@@ -36,7 +37,7 @@ class RequestReader:
     Args:
         app: its `requests.odcs.yaml` says what a request holds.
         by_id: there will be a catalogue, which fills in what a candidate leaves out; then its id alone is enough.
-        remember: so many candidates (`nodes.known_candidates`), where no feature reads both sides.
+        remember: so many candidates (`nodes.known_candidates`).
     """
 
     def __init__(self, app: App, *, by_id: bool = False, remember: int = 0) -> None:
@@ -56,7 +57,10 @@ class RequestReader:
         self.candidate_columns = tuple(parts["candidate"])
         self.sides = LightSides.of(app)
         self.request_side = RequestSide(app, self.request_columns, self.sides.request)
-        self.candidate_side = RequestSide(app, self.candidate_columns, self.sides.item)
+        #: Makes the features that read both sides, where there are any.
+        self.mixed = MixedSide(app, self.request_columns) if self.sides.mixed else None
+        lent = None if self.mixed is None else self.mixed.columns
+        self.candidate_side = RequestSide(app, self.candidate_columns, self.sides.item, lent)
         self._item_id = app.requests.role("item_id")
         typed = dict(parts)
         if by_id:  # what is required must be there once the catalogue has filled it in
@@ -75,8 +79,8 @@ class RequestReader:
         self._nothing = made["candidate"].nothing
         self._optional = len(self._nothing) - 1  # columns that a candidate leaves out which names an item alone
         self._by_id = by_id
-        apart = remember > 1 and self._optional > 0 and not self.sides.mixed
-        self._remembered = KnownCandidates(self.sides.item, remember) if apart else None
+        apart, mixed = remember > 1 and self._optional > 0, self.mixed is not None
+        self._remembered = KnownCandidates(self.sides.item, remember, mixed=mixed) if apart else None
 
     def read(self, messages: Sequence[bytes], catalogue: Catalogue | None = None) -> Asked:
         """Read and check a micro-batch; what is wrong is said in the result, per request and per candidate.
@@ -91,9 +95,7 @@ class RequestReader:
         parsed, remembered = Parsed(), self._remembered
         if remembered is not None and not remembered.pays():
             remembered = None
-        places: Mapping[str, int] | None = None
-        if catalogue is not None:  # features across both sides need the columns of each candidate
-            places = {} if self.sides.mixed else catalogue.places
+        places: Mapping[str, int] | None = None if catalogue is None else catalogue.places
         for at, message in enumerate(messages):
             found = self._parse(at, message, asked, places, remembered)
             if found is None:

@@ -10,6 +10,7 @@ import math
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from contracts.errors import RocketError
 from contracts.features import STATEFUL, Feature
 from contracts.odcs import Column
 from contracts.rowcheck import reasons
-from nodes.feature_columns import dtype_of
+from nodes.feature_columns import SAID, dtype_of
 from nodes.featurize import Featurizer, fill_serving_defaults
 
 #: Values of one column that are known by heart; with one more all are forgotten. Some 100 bytes each.
@@ -29,8 +30,9 @@ _KNOWN_VALUES = 65_536
 _LONGEST = 256  # characters of a value that is learnt by heart
 _FEW = 64  # values that are hashed one by one
 _ATTEMPTS = 4  # to find values after learning them: learning some may have made it forget others
-_BY_HEART = {"string", "int64", "boolean"}
 _OUTPUTS = {"id", "dense"}
+#: Columns of these types are known by heart: values that are equal are the same to every feature.
+BY_HEART = frozenset({"string", "int64", "boolean"})
 
 
 @dataclass(frozen=True)
@@ -52,10 +54,17 @@ class LightSides:
 
 
 class Filled:
-    """Serving defaults, then the features."""
+    """Serving defaults, then the features.
 
-    def __init__(self, features: Sequence[Feature]) -> None:
-        self._features, self._make = list(features), Featurizer(features)
+    Args:
+        features: to make.
+        table: of features that may be made elsewhere; a default that one of them has for a column is the column's.
+    """
+
+    def __init__(self, features: Sequence[Feature], table: Sequence[Feature] = ()) -> None:
+        read = {name for feature in features for name in feature.inputs}
+        others = (f for f in table if f not in features and f.serve_default is not None and read.issuperset(f.inputs))
+        self._features, self._make = [*features, *others], Featurizer(features)
 
     def __call__(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Raises ContractError as `Featurizer` does."""
@@ -69,17 +78,27 @@ class RequestSide:
         app: its contract of requests has the rules.
         columns: of this side.
         features: that read these columns, or none at all.
+        lent: of these columns those that mixed features read as well; None: there are no mixed features.
     """
 
-    def __init__(self, app: App, columns: Sequence[Column], features: Sequence[Feature]) -> None:
+    def __init__(
+        self,
+        app: App,
+        columns: Sequence[Column],
+        features: Sequence[Feature],
+        lent: Sequence[Column] | None = None,
+    ) -> None:
         self.columns, self.features = tuple(columns), tuple(features)
+        self._lent = None if lent is None else [self.columns.index(column) for column in lent]
+        #: One object for all that say the same is found sooner in the processor's cache.
+        self._shared: dict[Any, Any] | None = {} if all(c.physical in BY_HEART for c in lent or ()) else None
         self.featurize = Filled(features)
         self._reason = _reason(app, columns)
         self._by_heart: dict[int, _ByHeart] = {}
         rest = list(features)
         for place, column in enumerate(columns):
             mine = [f for f in rest if f.inputs == (column.name,)]
-            if column.physical in _BY_HEART and column.within:
+            if column.physical in BY_HEART and column.within:
                 self._by_heart[place] = _ByHeart(app, column, mine)
                 rest = [f for f in rest if f not in mine]
         read = {name for feature in rest for name in feature.inputs}
@@ -88,11 +107,11 @@ class RequestSide:
         checked = [place for place in other if place not in self._simple]
         self._rest = sorted({*checked, *(p for p, c in enumerate(columns) if c.name in read)} or ({0} if rest else ()))
         self._rest_reason = _reason(app, [columns[place] for place in checked]) if checked else None
-        self._rest_features = Filled(rest) if rest else None
+        self._rest_features = Filled(rest, features) if rest else None
 
     def frame(self, values: Sequence[Sequence[Any]]) -> pl.DataFrame:
         """The values of each column as a frame."""
-        return _frame(self.columns, values)
+        return frame_of(self.columns, values)
 
     def wrong(self, frame: pl.DataFrame) -> dict[int, str]:
         """Row -> "code: detail" of what breaks the contract."""
@@ -101,8 +120,21 @@ class RequestSide:
             return {}
         return {row: found[row] for row in found.is_not_null().arg_true().to_list()}
 
+    def features_of(self, frame: pl.DataFrame) -> dict[str, np.ndarray]:
+        """The features by name, of columns that keep the contract, and what is lent under `SAID`.
+
+        Raises:
+            RocketError: a kind of the user's own refuses a value.
+        """
+        made = arrays_of(self.featurize(frame))
+        if self._lent is not None:
+            made[SAID] = self._said([frame[column.name].to_list() for column in self.columns], frame.height)
+        return made
+
     def known(self, values: Sequence[Sequence[Any]], rows: int) -> dict[str, np.ndarray] | None:
         """The features by name, [rows] each; None where something is wrong, or may be: `frame` and `wrong` tell.
+
+        Where there are mixed features, what they read stands beside, under `SAID`.
 
         Args:
             values: of each column.
@@ -116,7 +148,7 @@ class RequestSide:
             if not all(all(map(good, values[place])) for place, good in self._simple.items()):
                 return None
             if self._rest:
-                frame = _frame([self.columns[place] for place in self._rest], [values[place] for place in self._rest])
+                frame = frame_of([self.columns[place] for place in self._rest], [values[place] for place in self._rest])
                 if self._rest_reason is not None:
                     found = frame.select(self._rest_reason)["reason"]
                     if found.null_count() < rows:
@@ -125,7 +157,18 @@ class RequestSide:
                     made |= arrays_of(self._rest_features(frame))
         except RocketError:  # a feature kind of the user's own may refuse a value
             return None
+        if self._lent is not None:
+            made[SAID] = self._said(values, rows)
         return made
+
+    def _said(self, values: Sequence[Sequence[Any]], rows: int) -> np.ndarray:
+        said = tuples_of([values[place] for place in self._lent or ()], rows)
+        if self._shared is None:  # 0.0 equals -0.0, and yet their texts differ
+            return said
+        if len(self._shared) > _KNOWN_VALUES:
+            self._shared = {}
+        told = said.tolist()
+        return np.fromiter(map(self._shared.setdefault, told, told), object, rows)
 
 
 class _ByHeart:
@@ -163,9 +206,9 @@ class _ByHeart:
         if self._simple is not None and not all(map(self._simple, new)):
             return False
         if self._buckets and len(new) <= _FEW and all(type(value) is str for value in new):
-            features = {f.name: np.array([_hashed(value, f) for value in new], dtype_of(f)) for f in self._features}
+            features = {f.name: np.array([hashed(value, f) for value in new], dtype_of(f)) for f in self._features}
         else:
-            frame = _frame([self._column], [new])
+            frame = frame_of([self._column], [new])
             if self._simple is None and frame.select(self._reason)["reason"].null_count() < len(new):
                 return False
             features = arrays_of(self._featurize(frame)) if self._featurize else {}
@@ -185,7 +228,8 @@ class _ByHeart:
         return {}, [np.empty(_KNOWN_VALUES, dtype_of(feature)) for feature in self._features]
 
 
-def _hashed(text: str, feature: Feature) -> int:
+def hashed(text: str, feature: Feature) -> int:
+    """The bucket of a text, or its key where ids own their rows."""
     return bucket(text, feature.rows) if feature.dynamic is None else key(text)
 
 
@@ -211,5 +255,15 @@ def _simple_rules(column: Column) -> Callable[[Any], bool] | None:
     return lambda value: absent if value is None else low <= value <= high and abs(value) < math.inf
 
 
-def _frame(columns: Sequence[Column], values: Sequence[Sequence[Any]]) -> pl.DataFrame:
+def tuples_of(columns: Sequence[Sequence[Any]], rows: int) -> np.ndarray:
+    """What each row says, one tuple a row, as an array of objects.
+
+    >>> tuples_of([["k1", None], [1, 2]], 2).tolist(), tuples_of([], 1).tolist()
+    ([('k1', 1), (None, 2)], [()])
+    """
+    return np.fromiter(zip(*columns, strict=True) if columns else repeat((), rows), object, rows)
+
+
+def frame_of(columns: Sequence[Column], values: Sequence[Sequence[Any]]) -> pl.DataFrame:
+    """Values of columns as a frame of the contract's types."""
     return pl.DataFrame([pl.Series(c.name, v, dtype=c.dtype) for c, v in zip(columns, values, strict=True)])

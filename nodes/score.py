@@ -18,10 +18,11 @@ from contracts.serving import AdResponse, Problem, Score
 from contracts.weights import WeightManifest, Weights
 from nodes.asked import Asked
 from nodes.catalogue import Catalogue
+from nodes.feature_columns import SAID
 from nodes.item_vectors import ItemVectors
-from nodes.light_numpy import LightNet, Share, chance
+from nodes.light_numpy import LightNet, Met, Share, chance
+from nodes.mixed_side import MixedSide, Said
 from nodes.read_requests import RequestReader
-from nodes.request_side import Filled, arrays_of
 from nodes.scored import Scored
 from nodes.verify_weights import check_schema
 
@@ -65,22 +66,20 @@ class LightScorer:
             else RequestReader(app, by_id=catalogue is not None, remember=app.config.serving.remember_candidates)
         )
         sides = self.reader.sides
-        request_columns = {column.name for column in self.reader.request_columns}
-        self._lent = sorted({name for f in sides.mixed for name in f.inputs if name in request_columns})
-        self._mixed = Filled(sides.mixed) if sides.mixed else None
         self._net: LightNet | None = None
         self.items: ItemVectors | None = None  #: computed beforehand
         self._link = weights.manifest.link if weights else "sigmoid"
         if weights is not None:
             check_schema(weights.manifest, app.schema_id)
             try:
-                self._net = LightNet(app.layout, weights.arrays, frozenset(f.name for f in sides.request))
+                request, mixed = (frozenset(f.name for f in side) for side in (sides.request, sides.mixed))
+                self._net = LightNet(app.layout, weights.arrays, request, mixed)
                 chance(np.empty(0), self._link)
             except CorruptError as error:
                 raise CorruptError(
                     f"version {weights.manifest.version} of model '{weights.manifest.model}': {error}"
                 ) from None
-            if catalogue is not None and not sides.mixed:
+            if catalogue is not None:
                 same = before is not None and before.manifest == self._manifest
                 changed = {} if same else weights.changed
                 self.items = ItemVectors.of(self._net, catalogue, before.items if before else None, changed)
@@ -152,12 +151,11 @@ class LightScorer:
             return self._own_logits(asked, share, good_R, np.flatnonzero(good_B))
         if self.items is not None and (places >= 0).all():
             rows = slice(None) if good_B.all() else good_B
-            return self._net.joined(share, request_of[rows], self.items.first_NK, self.items.wide_N, places[rows])
+            return self._item_logits(asked, share, self.items, request_of[rows], places[rows])
         logit = np.empty(good_B.size, np.float32)
         by_id, own = good_B & (places >= 0), np.flatnonzero(good_B & (places < 0))
         if self.items is not None:
-            items = self.items.first_NK, self.items.wide_N
-            logit[by_id] = self._net.joined(share, request_of[by_id], *items, places[by_id])
+            logit[by_id] = self._item_logits(asked, share, self.items, request_of[by_id], places[by_id])
         if own.size:
             logit[own] = self._own_logits(asked, share, good_R, own)
         return logit[good_B]
@@ -174,20 +172,35 @@ class LightScorer:
             made[series.name][good_R] = series.to_numpy()
         return self._net.request_share(made, side.rows)
 
+    def _item_logits(
+        self, asked: Asked, share: Share, items: ItemVectors, request_B: np.ndarray, place_B: np.ndarray
+    ) -> np.ndarray:
+        """Logits of candidates that name an item of the catalogue."""
+        assert self._net is not None  # noqa: S101
+        met = None
+        if self.reader.mixed is not None and self.catalogue is not None and self.catalogue.said is not None:
+            met = self._met(self.reader.mixed, asked, share, self.catalogue.said.of(place_B), request_B)
+        return self._net.joined(share, request_B, items.first_NK, items.wide_N, place_B, met)
+
     def _own_logits(self, asked: Asked, share: Share, good_R: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Logits of candidates that bring their own values, given as candidate rows."""
         assert self._net is not None  # noqa: S101
         side, request_of = asked.candidate_side, asked.request_of[rows]
         at = rows if asked.places is None else np.searchsorted(asked.own_rows(), rows)
         every = at.size == side.rows
-        if side.features is not None and self._mixed is None:
+        if side.features is not None:
             features = side.features if every else {name: values[at] for name, values in side.features.items()}
         else:
-            frame = side.frame if every else side.frame[at]
-            features = arrays_of(side.side.featurize(frame))
-            if self._mixed is not None:
-                features |= arrays_of(self._mixed(frame.with_columns(asked.requests.select(self._lent)[request_of])))
-        return self._net.joined(share, request_of, *self._net.candidate_share(features, at.size))
+            features = side.side.features_of(side.frame if every else side.frame[at])
+        met, mixed = None, self.reader.mixed
+        if mixed is not None:
+            met = self._met(mixed, asked, share, mixed.said(features[SAID].tolist()), request_of)
+        return self._net.joined(share, request_of, *self._net.candidate_share(features, at.size), met=met)
+
+    def _met(self, mixed: MixedSide, asked: Asked, share: Share, said: Said, request_B: np.ndarray) -> Met:
+        """What the features that read request and candidate add to some candidates."""
+        assert self._net is not None  # noqa: S101
+        return self._net.met(share, *mixed.meetings(asked.request_side.values, said, request_B))
 
     def _one_by_one(self, asked: Asked, logit: np.ndarray, good_B: np.ndarray, error: RocketError) -> None:
         """Find the requests that the features refuse; the others are scored all the same."""

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -37,8 +38,17 @@ GOOD = {"item_id": "a1", "campaign_id": "c1", "category": "k1", "format": "banne
 ITEMS = pl.DataFrame([GOOD, GOOD | {"item_id": "a2", "campaign_id": "c2", "bid": None}])
 
 
-def app_with(remember: int, **serving: Any) -> App:
-    return load_app("adsim", {"serving": {"remember_candidates": remember, "max_candidates": 8, **serving}})
+#: Features that read the request as well: by what they are called in the names of tests.
+ACROSS = {"none": [], "texts": [("user_id", "category")], "numbers": [("user_id", "category"), ("bid", "site")]}
+
+
+def app_with(remember: int, across: str = "none", **serving: Any) -> App:
+    app = load_app("adsim", {"serving": {"remember_candidates": remember, "max_candidates": 8, **serving}})
+    added = [
+        Feature(name=f"pair_{at}", kind="cross", columns=columns, side="item", buckets=500)
+        for at, columns in enumerate(ACROSS[across])
+    ]
+    return replace(app, config=app.config.model_copy(update={"features": (*app.features, *added)}))
 
 
 def weights_of(app: App, seed: int = 0) -> Weights:
@@ -81,19 +91,23 @@ def batches(draw: st.DrawFn) -> list[list[bytes]]:
     return made
 
 
-PLAIN_APP, SMALL_APP, LARGE_APP = app_with(0), app_with(6), app_with(1000)
-WEIGHTS = weights_of(PLAIN_APP)
-PLAIN = LightScorer(PLAIN_APP, WEIGHTS)
+#: What remembers none, few and many.
+APPS = {across: (app_with(0, across), app_with(6, across), app_with(1000, across)) for across in ACROSS}
+WEIGHTS_OF = {across: weights_of(plain) for across, (plain, _, _) in APPS.items()}
 #: They live through all examples: what one example taught them, the next one may meet.
-REMEMBERING = [LightScorer(SMALL_APP, WEIGHTS), LightScorer(LARGE_APP, WEIGHTS)]
+SCORERS = {across: [LightScorer(app, WEIGHTS_OF[across]) for app in apps] for across, apps in APPS.items()}
+PLAIN_APP, SMALL_APP, LARGE_APP = APPS["none"]
+WEIGHTS, PLAIN = WEIGHTS_OF["none"], SCORERS["none"][0]
 
 
-@settings(max_examples=150, deadline=None)
+@pytest.mark.parametrize("across", ACROSS)
+@settings(max_examples=100, deadline=None)
 @given(batches())
-def test_answers_are_those_of_reading_everything_anew(made: list[list[bytes]]) -> None:
+def test_answers_are_those_of_reading_everything_anew(across: str, made: list[list[bytes]]) -> None:
+    plain, *remembering = SCORERS[across]
     for messages in made:
-        expected = said(PLAIN.answer(messages, now_ms=0))
-        for scorer in REMEMBERING:
+        expected = said(plain.answer(messages, now_ms=0))
+        for scorer in remembering:
             assert said(scorer.answer(messages, now_ms=0)) == expected
 
 
@@ -101,18 +115,22 @@ def changed_items(seed: int) -> pl.DataFrame:
     return ITEMS.with_columns(campaign_id=pl.lit(f"c{seed}"), category=pl.lit(f"k{seed}"))
 
 
-@settings(max_examples=50, deadline=None)
+@pytest.mark.parametrize("across", ACROSS)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 3), st.lists(MESSAGE, min_size=1, max_size=3)), min_size=1, max_size=4))
-def test_what_a_candidate_leaves_out_is_what_the_catalogue_says_now(made: list[tuple[int, list[bytes]]]) -> None:
-    catalogue = Catalogue(PLAIN_APP, ITEMS)
-    plain, scorer = (LightScorer(app, WEIGHTS, catalogue) for app in (PLAIN_APP, LARGE_APP))
+def test_what_a_candidate_leaves_out_is_what_the_catalogue_says_now(
+    across: str, made: list[tuple[int, list[bytes]]]
+) -> None:
+    plain_app, _, large_app = APPS[across]
+    weights, catalogue = WEIGHTS_OF[across], Catalogue(plain_app, ITEMS)
+    plain, scorer = (LightScorer(app, weights, catalogue) for app in (plain_app, large_app))
     always = asked([{"item_id": "a1", "campaign_id": "c1"}, GOOD])
     for seed, drawn in [(1, []), (2, []), *made]:
         messages = drawn or [always]
         catalogue = catalogue.changed(changed_items(seed))
         plain, scorer = (
-            LightScorer(app, WEIGHTS, catalogue, before=before)
-            for app, before in ((PLAIN_APP, plain), (LARGE_APP, scorer))
+            LightScorer(app, weights, catalogue, before=before)
+            for app, before in ((plain_app, plain), (large_app, scorer))
         )
         for _ in range(2):
             assert said(scorer.answer(messages, now_ms=0)) == said(plain.answer(messages, now_ms=0))
@@ -147,17 +165,13 @@ def test_the_columns_of_what_is_remembered_can_still_be_had() -> None:
         assert scorer.score(messages, now_ms=0).asked.candidates.equals(plain)
 
 
-def test_features_that_read_both_sides_are_computed_from_what_the_request_says() -> None:
-    cross = Feature(name="pair", kind="cross", columns=("user_id", "item_id"), side="item", buckets=50)
-    mixed = App(
-        LARGE_APP.folder,
-        LARGE_APP.config.model_copy(update={"features": (*LARGE_APP.features, cross)}),
-        LARGE_APP.impressions,
-        LARGE_APP.clicks,
-        LARGE_APP.requests,
-    )
+def test_features_that_read_both_sides_are_computed_from_what_the_request_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mixed = app_with(1000, "texts")
     scorer = LightScorer(mixed, weights_of(mixed))
     one, other = (scorer.answer([asked([GOOD] * 2).replace(b'"u1"', user)], now_ms=0)[0] for user in (b'"u1"', b'"u2"'))
+    monkeypatch.setattr(scorer.reader.candidate_side, "known", lambda *_: pytest.fail("it was read again"))
     again = scorer.answer([asked([GOOD] * 2)], now_ms=0)[0]
     assert one.scores == again.scores != other.scores
 

@@ -117,6 +117,18 @@ def test_a_kind_that_refuses_a_value_leaves_it_to_the_frames(adsim: App, monkeyp
     assert known["n"].tolist() == [2.0, 1.5]
 
 
+def test_a_default_is_the_columns_for_every_feature_that_reads_it(adsim: App) -> None:
+    """As where all features are made of one frame: in explanations, and of a value that is not surely good."""
+    asked = Feature(name="pair", kind="cross", columns=("device", "position"), side="context", buckets=5000)
+    columns = [column for column in adsim.requests.columns if column.name in {"device", "position"}]
+    side = RequestSide(adsim, columns, [*(f for f in adsim.features if f.column == "position"), asked])
+    values = [("mobile", "tv", "mobile"), (1, None, None)]
+    known = side.known(values, 3)
+    assert known is not None
+    assert known["pair"].tolist() == side.featurize(side.frame(values))["pair"].to_list()
+    assert known["pair"][0] == known["pair"][2] != 0
+
+
 def test_features_are_told_apart_by_what_they_read(adsim: App) -> None:
     cross = Feature(name="pair", kind="cross", columns=("user_id", "item_id"), side="item", buckets=50)
     app = load_app("adsim")
