@@ -28,11 +28,10 @@ from deploy.benches.quality_study.variants import (
     BOOSTER,
     LIGHT,
     LOGGED,
-    PAIRS,
+    PLAIN,
     ROCKET,
     SIMULATED,
     Variant,
-    all_features,
     chosen,
     variants_of,
 )
@@ -79,7 +78,7 @@ def _named(app_name: str, options: BenchOptions, *, quick: bool) -> set[str]:
     others = SIMULATED if app_name == "adsim" else LOGGED
     if options.variants is not None:
         return chosen(options.variants, variants, others)
-    few = [LIGHT, ROCKET] if quick else [LIGHT, ROCKET, PAIRS]
+    few = [LIGHT, ROCKET] if quick else [LIGHT, ROCKET, PLAIN]
     made = chosen(few, variants, ()) if quick or app_name == "adsim" else {v.name for v in variants}
     without = ("LightGBM", "FuxiCTR") if quick else ()
     return made | {name for name in others if not name.startswith(without)}
@@ -89,7 +88,7 @@ def _simulated(seeds: list[int], options: BenchOptions, names: set[str], impress
     """On simulated ads, a world of its own for each seed: what a line, the nets and the truth itself make of them."""
     app, study = load_app("adsim"), Study()
     for seed in seeds:
-        rows = adsim_rows(all_features(app), seed, impressions)
+        rows = adsim_rows(app, seed, impressions)
         users = UserBootstrap(rows.user, rows.label)
         if "linear" in names:
             study.add("linear", seed, rows, users, learn_linear(app, rows))
@@ -130,7 +129,7 @@ def _learn(
     options: BenchOptions,
 ) -> None:
     device = {"train": {"device": options.device}}
-    app = app_with(app_name, laid_over(variant.settings, device), variant.seen, variant.added)
+    app = app_with(app_name, laid_over(variant.settings, device), variant.seen)
     batch = to_batch(rows.frame, app)
     costs = costs_of(app, batch.slice(rows.cut, batch.rows))
     for seed in seeds:
@@ -194,7 +193,7 @@ def _told(study: Study) -> dict[str, Any]:
 def _in_order(study: Study) -> dict[str, int]:
     """In how many worlds linear, light alone, co-trained light, booster and truth stand in this order."""
     orders = {"in_order": (LIGHT, ROCKET, BOOSTER)}
-    orders["in_order_with_pairs"] = (f"{LIGHT}, rows for pairs", PAIRS, f"{PAIRS}: booster")
+    orders["in_order_without_pairs"] = (f"{LIGHT}, without rows for pairs", PLAIN, f"{PLAIN}: booster")
     found = {}
     for figure, nets in orders.items():
         names = ("linear", *nets, "truth")

@@ -85,7 +85,7 @@ _WRONG: dict[str, tuple[dict[str, Any], dict[str, Any], list[str]]] = {
         {"sharing": "shared", "share": "trunk"}, {"scheme": "net_aug"}, ['set [model] share = "embeddings"'],
     ),
     "an unknown scheme": ({}, {"scheme": "rockets"}, ["rocket.scheme", "did you mean 'rocket'"]),
-    "embeddings that nobody reads": ({"light": {"deep": False}}, {}, ["without fm", "set fm = true"]),
+    "embeddings that nobody reads": ({"light": {"deep": False, "fm": False}}, {}, ["without fm", "set fm = true"]),
 }  # fmt: skip
 
 

@@ -171,7 +171,7 @@ def test_snapshots_are_what_the_featurizer_gives_for_the_request_and_explain_its
     assert mine.select(f.name for f in light).equals(featurize(fill_serving_defaults(given, light), light))
     scorer = LightScorer(adsim, store.fetch())
     explained = chance(scorer.logits(rows.select(f.name for f in light)), "sigmoid")
-    assert rows["pctr"].to_list() == pytest.approx(explained.tolist(), abs=1e-6)
+    assert rows["pctr"].to_list() == pytest.approx(explained.tolist(), abs=1e-5)
     assert rows.filter(pl.col("request_id") == "half")["candidate"].to_list() == [1, 2, 3], "the refused one has no row"
     assert set(rows.select("model", "model_version", "schema_id", "shadow").rows()) == {
         ("adsim", 1, adsim.schema_id, False)

@@ -41,7 +41,7 @@ LIGHTS = {
 def weights_of(app: App, seed: int) -> Weights:
     store = MemoryWeights(app.name)
     publisher = Publisher(app, store, lambda: 1000, force=True)
-    publisher.offer(light_arrays(app, seed, scale=0.3), position=1, step=1, trained_until_ms=1)
+    publisher.offer(light_arrays(app, seed, scale=0.2), position=1, step=1, trained_until_ms=1)
     publisher.finish()
     return store.fetch()
 

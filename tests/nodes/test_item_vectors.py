@@ -14,7 +14,8 @@ from nodes.light_numpy import LightNet
 from nodes.request_side import LightSides
 
 APP = load_app("adsim")
-MINE = frozenset(feature.name for feature in LightSides.of(APP).request)
+SIDES = LightSides.of(APP)
+ASKED, MIXED = (frozenset(feature.name for feature in side) for side in (SIDES.request, SIDES.mixed))
 
 
 def items(numbers: list[int], bid: float = 1.0) -> pl.DataFrame:
@@ -30,7 +31,7 @@ def items(numbers: list[int], bid: float = 1.0) -> pl.DataFrame:
 
 
 def net_of(arrays: dict[str, np.ndarray]) -> LightNet:
-    return LightNet(APP.layout, arrays, MINE)
+    return LightNet(APP.layout, arrays, ASKED, MIXED)
 
 
 def check(vectors: ItemVectors, net: LightNet, catalogue: Catalogue) -> None:
@@ -101,4 +102,6 @@ def test_dead_places_are_laid_anew(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_catalogue_of_the_app_that_has_no_items_scores_nobody(adsim: App) -> None:
     empty = Catalogue(adsim, items([]))
     assert len(empty) == 0
-    assert ItemVectors.of(net_of(light_arrays(adsim)), empty).first_NK.shape == (0, adsim.config.model.light.hidden[0])
+    model = adsim.config.model
+    columns = model.light.hidden[0] + model.embedding_dim  # of the first layer, and of pairs
+    assert ItemVectors.of(net_of(light_arrays(adsim)), empty).first_NK.shape == (0, columns)

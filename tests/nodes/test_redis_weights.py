@@ -228,7 +228,7 @@ BREAKS: dict[str, tuple[Callable[[redis.Redis, str], object], str]] = {
     "a flipped bit": (_flip_a_bit, "length and digest"),
     "a missing chunk": (lambda raw, model: raw.delete(names.blob_key(model, 1, 2)), "chunk 2 is missing"),
     "a cut chunk": (lambda raw, model: raw.set(names.blob_key(model, 1, 1), b"x"), "chunk 1 has 1 bytes instead of"),
-    "an extra chunk": (lambda raw, model: raw.set(names.blob_key(model, 1, 10), b"x"), "more chunks than the 10"),
+    "an extra chunk": (lambda raw, model: raw.set(names.blob_key(model, 1, 12), b"x"), "more chunks than the 12"),
     "a wrong shape": (_break_blob(shape=(7, 7)), "needs 98 bytes"),
     "a shape that overflows": (_break_blob(shape=(2**40, 2**40)), "needs"),
     "a negative shape": (_break_blob(shape=(-1,)), "impossible shape"),

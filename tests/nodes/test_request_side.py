@@ -13,6 +13,7 @@ from contracts.app import App, load_app
 from contracts.features import Feature
 from nodes import request_side
 from nodes.fake_traffic import requests
+from nodes.feature_columns import SAID
 from nodes.features import KINDS, kind
 from nodes.read_requests import RequestReader
 from nodes.request_side import LightSides, RequestSide
@@ -50,7 +51,8 @@ def test_known_features_are_those_of_the_frames_and_none_where_a_rule_is_broken(
     assert (known is None) == (bool(side.wrong(frame)) or too_long_for_the_heart)
     if known is not None:
         plain = side.featurize(frame)
-        assert set(known) == set(plain.columns)
+        assert set(known) == {*plain.columns, SAID}
+        assert known[SAID].tolist() == [(row["category"],) for row in rows], "what the cross of user and category reads"
         for name in plain.columns:
             np.testing.assert_array_equal(known[name], plain[name].to_numpy())
             assert known[name].dtype == plain[name].to_numpy().dtype
@@ -140,6 +142,6 @@ def test_features_are_told_apart_by_what_they_read(adsim: App) -> None:
         app.requests,
     )
     sides = LightSides.of(mixed)
-    assert sides.mixed == (cross,)
+    assert [feature.name for feature in sides.mixed] == ["user_category", "pair"]
     assert {f.side for f in sides.item} == {"item"}
     assert not {f.side for f in sides.request} & {"item"}

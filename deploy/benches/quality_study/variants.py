@@ -1,25 +1,23 @@
 """The models of the study by name: what each changes in the app as it ships, and what it is compared with."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from contracts.app import App, laid_over
 from contracts.errors import RocketError, did_you_mean
-from contracts.features import Feature
 
 #: The light net alone, on the app's own light features: what every gain is over, unless a variant says otherwise.
 LIGHT, BOOSTER, ROCKET = "light alone", "booster alone", "rocket"
-PAIRS = f"{ROCKET}, rows for pairs"  #: on simulated ads
+PLAIN = f"{ROCKET}, without rows for pairs"  #: on simulated ads
 #: What else learns the rows: on simulated ads, and on a log.
 SIMULATED = ("linear", "truth")
 LOGGED = tuple(f"{model}, {fields}" for model in ("hashed LR (FTRL)", "LightGBM", "FuxiCTR dcn_v2", "FuxiCTR deepfm")
                for fields in ("light fields", "all fields"))  # fmt: skip
-#: Of simulated ads: a row for each user and category, where the light net can keep what a user likes. The app does not
-#: ship with it: a scorer remembers what it made of a candidate's bytes only where no feature reads both sides, and
-#: answers from a catalogue's sums likewise; without, a request costs 1.6 times the CPU (model/README.md).
-_PAIRS = Feature(name="user_category", kind="cross", columns=("user_id", "category"), side="item", buckets=262_144)
-_PAIRS_SETTINGS = {"model": {"light": {"fm": True}}, "train": {"embedding_lr": 0.025}}
+#: Of simulated ads: without a row for each user and category, where the light net keeps what a user likes, and with the
+#: settings that suit it then.
+_PLAIN = {"user_category": None}
+_PLAIN_SETTINGS = {"model": {"light": {"fm": False}}, "train": {"embedding_lr": 0.05}}
 _ALONE = {"model": {"booster": {"kind": "none"}}}
 
 
@@ -30,7 +28,6 @@ class Variant:
     name: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     seen: Mapping[str, bool | None] = field(default_factory=dict)  #: as `rows.app_with` takes it
-    added: tuple[Feature, ...] = ()  #: features that the app does not ship with
     against: str = LIGHT
     teacher: bool = False  #: whether its booster stands in the table too, as "NAME: booster"
 
@@ -79,7 +76,7 @@ def variants_of(app: App) -> list[Variant]:
         Variant("rich light alone", _ALONE, seen=rich),
         Variant("rich light, rocket", seen=rich, against="rich light alone"),
         Variant("rich light, gate at any lead", _rocket(gate_lead=0.0), seen=rich, against="rich light alone"),
-        *(_with_pairs() if app.name == "adsim" else ()),
+        *(_without_pairs() if app.name == "adsim" else ()),
     ]  # fmt: skip
 
 
@@ -93,18 +90,12 @@ def _fading(privileged: Iterable[Feature], days: int) -> Variant:
     return Variant(said, seen=dict.fromkeys(faded), added=tuple(faded.values()), teacher=True)
 
 
-def _with_pairs() -> tuple[Variant, ...]:
-    alone = f"{LIGHT}, rows for pairs"
+def _without_pairs() -> tuple[Variant, ...]:
+    alone = f"{LIGHT}, without rows for pairs"
     return (
-        Variant(alone, laid_over(_PAIRS_SETTINGS, _ALONE), added=(_PAIRS,)),
-        Variant(PAIRS, _PAIRS_SETTINGS, added=(_PAIRS,), against=alone, teacher=True),
+        Variant(alone, laid_over(_PLAIN_SETTINGS, _ALONE), _PLAIN),
+        Variant(PLAIN, _PLAIN_SETTINGS, _PLAIN, against=alone, teacher=True),
     )
-
-
-def all_features(app: App) -> App:
-    """The app with what any of its variants adds, as the rows of all of them are made."""
-    added = {feature.name: feature for variant in variants_of(app) for feature in variant.added}
-    return replace(app, config=app.config.model_copy(update={"features": (*app.features, *added.values())}))
 
 
 def chosen(names: Iterable[str], variants: list[Variant], others: Iterable[str]) -> set[str]:
