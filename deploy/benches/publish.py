@@ -121,7 +121,7 @@ def _app(rows: int) -> App:
         {"name": side, "kind": "id", "column": f"{side}_id", "side": side, "buckets": rows // 2}
         for side in ("user", "item")
     ]
-    model = {"embedding_dim": _WIDTH, "light": {"hidden": [64, 32]}, "booster": {"kind": "none"}}
+    model = {"embedding_dim": _WIDTH, "light": {"hidden": [64, 32], "fm": False}, "booster": {"kind": "none"}}
     return load_app("adsim", {"features": features, "model": model, "publish": {"full_every": 1000}})
 
 

@@ -88,10 +88,10 @@ def _app(buckets: list[int], *, booster: str, wide: bool) -> App:
     ]
     model = {
         "embedding_dim": _WIDTH,
-        "light": {"hidden": _HIDDEN, "wide": wide},
+        "light": {"hidden": _HIDDEN, "wide": wide, "fm": False},
         "booster": {"kind": booster, "hidden": _BOOSTER},
     }
-    train = {"batch_rows": _BATCH, "device": "cpu", "threads": 1}
+    train = {"batch_rows": _BATCH, "embedding_lr": 0.05, "device": "cpu", "threads": 1}
     return load_app("adsim", {"features": features, "model": model, "train": train})
 
 

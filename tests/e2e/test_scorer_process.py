@@ -24,7 +24,7 @@ from tests.kafka_broker import KafkaBroker
 from tests.live_scorer import Asker, Scorer, ask, scorers, small_app
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("empty_valkey")]
-_WIDTH = 280
+_WIDTH = 40
 #: Of the weights as float32, after swaps, and at most: those in use and those being fetched; the bytes that these come
 #: in, read and joined (half each in fp16), and what says which of their numbers are finite.
 _COPIES, _COPIES_AT_MOST = 2.2, 2.7

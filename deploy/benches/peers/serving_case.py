@@ -25,9 +25,8 @@ _encode = msgspec.json.Encoder().encode
 
 def serving_app(rows: int) -> App:
     """An app with 7 user, 6 context and 13 item columns of text, each an id feature; `rows` embedding rows in all."""
-    base = load_app(
-        "adsim", {"model": {"embedding_dim": WIDTH, "light": {"hidden": [64, 32]}}, "publish": {"dtype": "fp32"}}
-    )
+    light = {"hidden": [64, 32], "fm": False}
+    base = load_app("adsim", {"model": {"embedding_dim": WIDTH, "light": light}, "publish": {"dtype": "fp32"}})
     envelope = [column for column in base.requests.columns if column.name in {"id", "event_time_ms", "tmax"}]
     columns = [_column("user_id", "user", "user"), *(_column(f"user_{n}", "user", "user") for n in range(1, 7))]
     columns += [_column(f"context_{n}", "context", "context") for n in range(6)]
