@@ -32,6 +32,7 @@ from deploy.benches.quality_study.variants import (
     ROCKET,
     SIMULATED,
     Variant,
+    all_features,
     chosen,
     variants_of,
 )
@@ -88,7 +89,7 @@ def _simulated(seeds: list[int], options: BenchOptions, names: set[str], impress
     """On simulated ads, a world of its own for each seed: what a line, the nets and the truth itself make of them."""
     app, study = load_app("adsim"), Study()
     for seed in seeds:
-        rows = adsim_rows(app, seed, impressions)
+        rows = adsim_rows(all_features(app), seed, impressions)
         users = UserBootstrap(rows.user, rows.label)
         if "linear" in names:
             study.add("linear", seed, rows, users, learn_linear(app, rows))
@@ -129,7 +130,7 @@ def _learn(
     options: BenchOptions,
 ) -> None:
     device = {"train": {"device": options.device}}
-    app = app_with(app_name, laid_over(variant.settings, device), variant.seen)
+    app = app_with(app_name, laid_over(variant.settings, device), variant.seen, variant.added)
     batch = to_batch(rows.frame, app)
     costs = costs_of(app, batch.slice(rows.cut, batch.rows))
     for seed in seeds:

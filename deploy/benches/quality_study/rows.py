@@ -16,6 +16,7 @@ import polars as pl
 
 from contracts.app import App, load_app
 from contracts.errors import ContractError
+from contracts.features import Feature
 from flows import ingest
 from model.metrics import Floats
 from nodes.example_log import ExampleDirectory
@@ -96,6 +97,7 @@ def app_with(
     name: str,
     settings: Mapping[str, Any],
     seen: Mapping[str, bool | None] | None = None,
+    added: tuple[Feature, ...] = (),
 ) -> App:
     """A shipped app under other settings, its nets seeing other features.
 
@@ -103,6 +105,7 @@ def app_with(
         name: of the app.
         settings: laid over its app.toml, nested.
         seen: feature -> True: both nets see it; False: only the booster; None: neither. Others stay as they are.
+        added: features behind its own.
 
     Returns:
         The app. Features of the stream may be given to the light net here, which an app of its own may not: a request
@@ -116,4 +119,4 @@ def app_with(
         for feature in app.features
         if seen.get(feature.name, True) is not None
     )
-    return replace(app, config=app.config.model_copy(update={"features": features}))
+    return replace(app, config=app.config.model_copy(update={"features": features + added}))

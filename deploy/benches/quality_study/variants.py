@@ -1,11 +1,12 @@
 """The models of the study by name: what each changes in the app as it ships, and what it is compared with."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from contracts.app import App, laid_over
 from contracts.errors import RocketError, did_you_mean
+from contracts.features import Feature
 
 #: The light net alone, on the app's own light features: what every gain is over, unless a variant says otherwise.
 LIGHT, BOOSTER, ROCKET = "light alone", "booster alone", "rocket"
@@ -28,6 +29,7 @@ class Variant:
     name: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     seen: Mapping[str, bool | None] = field(default_factory=dict)  #: as `rows.app_with` takes it
+    added: tuple[Feature, ...] = ()  #: features that the app does not ship with
     against: str = LIGHT
     teacher: bool = False  #: whether its booster stands in the table too, as "NAME: booster"
 
@@ -88,6 +90,12 @@ def _fading(privileged: Iterable[Feature], days: int) -> Variant:
     }
     said = f"counters fade by half in {days} day{'s' if days > 1 else ''}"
     return Variant(said, seen=dict.fromkeys(faded), added=tuple(faded.values()), teacher=True)
+
+
+def all_features(app: App) -> App:
+    """The app with what any of its variants adds, as the rows of all of them are made."""
+    added = {feature.name: feature for variant in variants_of(app) for feature in variant.added}
+    return replace(app, config=app.config.model_copy(update={"features": (*app.features, *added.values())}))
 
 
 def _without_pairs() -> tuple[Variant, ...]:
