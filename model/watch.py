@@ -57,6 +57,7 @@ class Watch:
             name: [*net.parameters()] for name, net in self._nets.nets.items() if name in {"light", "booster"}
         }
         groups["rows"] = leaves
+        groups = {name: [tensor for tensor in group if tensor.requires_grad] for name, group in groups.items()}
         every = [tensor for group in groups.values() for tensor in group]
         seen: dict[str, float] = {}
         for term in _TERMS:

@@ -111,3 +111,13 @@ def test_the_schedules_are_what_they_say() -> None:
     quarter = strength(fading, 425)
     assert quarter == pytest.approx((1 + math.cos(math.pi / 4)) / 2)
     assert torch.isfinite(torch.tensor(quarter))
+
+
+def test_what_stands_still_has_no_gradient_and_is_passed_over(tmp_path: Path) -> None:
+    trainer = taught(tmp_path)
+    assert trainer.watch.newest["grad_booster_booster"] > 0
+    for parameter in trainer.nets.booster.parameters():
+        parameter.requires_grad_(requires_grad=False)
+    trainer.learn(random_examples(trainer.app, 64))
+    assert trainer.watch.newest["grad_booster_booster"] == 0.0
+    assert trainer.watch.newest["grad_light_light"] > 0
