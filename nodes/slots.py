@@ -61,7 +61,7 @@ def slots_of(app: App, backlog: tuple[int, int, int] | None = None) -> Slots:
     500
     >>> week = slots_of(load_app("adsim"), (40_960, 0, 604_800_000))
     >>> week.length(0) // 1000, week.length(604_799_000), week.length(604_800_500)
-    (32768, 4000, 500)
+    (32768, 128000, 500)
     """
     fine_ms = max(1, round(app.config.live.slot_s * 1000))
     if backlog is None or not app.config.live.backlog_rows:

@@ -144,7 +144,7 @@ def test_every_variant_is_an_app_that_can_be_made_and_says_what_it_is_over(name:
     assert named[:2] == [LIGHT, ROCKET]
     for variant in variants:
         assert variant.against in named
-        app = app_with(name, variant.settings, variant.seen)
+        app = app_with(name, variant.settings, variant.seen, variant.added)
         privileged = [feature for feature in app.features if feature.only == "booster"]
         if variant.name.startswith("equal features"):
             assert not privileged

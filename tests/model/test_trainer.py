@@ -113,7 +113,7 @@ def test_predicting_changes_nothing_and_draws_nothing(tmp_path: Path) -> None:
 
 def test_both_nets_learn_what_can_be_learnt(tmp_path: Path) -> None:
     app = small_app(tmp_path / "app")
-    trainer = learn(Trainer(app), random_examples(app, 6400))
+    trainer = learn(Trainer(app), random_examples(app, 19_200))
     fresh = random_examples(app, 1000)
     label = fresh["label"].to_numpy()
     told = trainer.predict(fresh)
