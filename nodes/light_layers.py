@@ -4,13 +4,13 @@ Shapes: B rows, H hidden width.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 
 from contracts.weights import NORM_EPS
 
-#: An activation, in place, of the hidden layer with this number.
-_Bend = Callable[[np.ndarray, int], None]
+_Bend = Callable[[np.ndarray], None]  # an activation, in place
 
 _ROOT = np.float32(np.sqrt(2 / np.pi))
 
@@ -32,12 +32,11 @@ class UpperLayers:
             (arrays[f"norms.{index}.weight"], arrays[f"norms.{index}.bias"])
             for index in range(layers - 1 if "norms.0.weight" in arrays else 0)
         ]
-        self._slopes = [arrays[f"slopes.{index}"] for index in range(layers - 1 if "slopes.0" in arrays else 0)]
+        slopes = [arrays[f"slopes.{index}"] for index in range(layers - 1 if "slopes.0" in arrays else 0)]
         code = int(arrays["activation"][0]) if "activation" in arrays else 0
-        bends: dict[int, _Bend] = {0: self._relu, 1: _gelu, 2: _silu}
-        self._bend: _Bend | None = self._prelu if self._slopes else bends[code]
-        if code == 0 and not self._slopes and not self._norms:
-            self._bend = None
+        named: dict[int, _Bend] = {0: self._relu, 1: _gelu, 2: _silu}
+        self._bends: list[_Bend] = [partial(_prelu, slope) for slope in slopes] or [named[code]] * len(self._rest)
+        self._folds = code == 0 and not slopes and not self._norms
         self._layers = layers
         self._zeros = np.zeros(0, np.float32)
 
@@ -54,7 +53,7 @@ class UpperLayers:
             return np.zeros(len(first_BH), np.float32)
         hidden, shift = first_BH, shift_H
         for index, (weight, bias) in enumerate(self._rest):
-            if self._bend is None:
+            if self._folds:
                 np.maximum(hidden, -shift, out=hidden)
                 shift = shift @ weight
                 shift += bias
@@ -63,25 +62,25 @@ class UpperLayers:
                 shift = bias
                 if self._norms:
                     _normalise(hidden, *self._norms[index])
-                self._bend(hidden, index)
+                self._bends[index](hidden)
             hidden = hidden @ weight
         return hidden[:, 0] + shift[0]
 
-    def _relu(self, hidden: np.ndarray, index: int) -> None:
+    def _relu(self, hidden: np.ndarray) -> None:
         """In place; against an array of zeros NumPy takes a quarter of the time that it takes against the number 0."""
-        del index
         flat, zeros = hidden.reshape(-1), self._zeros
         if zeros.size < flat.size:
             zeros = self._zeros = np.zeros(flat.size, np.float32)
         np.maximum(flat, zeros[: flat.size], out=flat)
 
-    def _prelu(self, hidden: np.ndarray, index: int) -> None:
-        hidden *= np.where(hidden > 0, np.float32(1), self._slopes[index])
+
+def _prelu(slope: np.ndarray, hidden: np.ndarray) -> None:
+    """In place."""
+    hidden *= np.where(hidden > 0, np.float32(1), slope)
 
 
-def _gelu(hidden: np.ndarray, index: int) -> None:
+def _gelu(hidden: np.ndarray) -> None:
     """In place; twice the cost of a product with 32 columns."""
-    del index
     inner = hidden * hidden
     inner *= np.float32(0.044715)
     inner += np.float32(1)
@@ -93,9 +92,8 @@ def _gelu(hidden: np.ndarray, index: int) -> None:
     hidden *= inner
 
 
-def _silu(hidden: np.ndarray, index: int) -> None:
+def _silu(hidden: np.ndarray) -> None:
     """In place; x sigmoid(x) as x / 2 (1 + tanh(x / 2)), which cannot overflow."""
-    del index
     inner = hidden * np.float32(0.5)
     np.tanh(inner, out=inner)
     inner += np.float32(1)
