@@ -36,18 +36,17 @@ def backlog_of(
     Raises:
         StoreError: no broker answers.
     """
-    ends: dict[TopicPartition, int] = {}
-    for topic in {partition.topic for partition, _ in planned}:
-        ends |= {TopicPartition(topic, n): end for n, end in end_offsets(brokers, topic, app.config.kafka).items()}
     spans = {}
-    for partition, mark in planned:
-        at = TopicPartition(partition.topic, partition.number)
-        end = ends[at] if partition.end is None else min(partition.end, ends[at])
-        if end > mark.offset:
-            spans[at] = partition, mark.offset, end
-    if not spans:
-        return None
     with closing(consumer(brokers, app.config.kafka, max_partition_fetch_bytes=_FETCH_BYTES)) as client:
+        topics = {partition.topic for partition, _ in planned}
+        ends = {topic: end_offsets(brokers, topic, app.config.kafka, using=client) for topic in topics}
+        for partition, mark in planned:
+            end = ends[partition.topic][partition.number]
+            end = end if partition.end is None else min(partition.end, end)
+            if end > mark.offset:
+                spans[TopicPartition(partition.topic, partition.number)] = partition, mark.offset, end
+        if not spans:
+            return None
         heads = _times(app, client, spans, {at: begin for at, (_, begin, _) in spans.items()})
         tails = _times(app, client, spans, {at: max(begin, end - _LOOK) for at, (_, begin, end) in spans.items()})
     if not heads or not tails:
