@@ -7,7 +7,7 @@ from pathlib import Path
 from contracts.app_errors import line_of
 from contracts.errors import ContractError, did_you_mean
 from contracts.features import Feature
-from contracts.hint_names import HINT_NAMES, asks_hidden, hint_trouble
+from contracts.hint_names import asks_hidden, hint_names, hint_trouble
 from contracts.nets import Booster, Model, Rocket
 from contracts.training import Train
 
@@ -75,7 +75,7 @@ def check_rocket(path: Path, model: Model, rocket: Rocket) -> None:
         if told is not None:
             raise ContractError(f"{at} feature_hint = '{rocket.feature_hint}': {told}")
     else:
-        if HINT_NAMES[rocket.feature_hint].learns and ":" in model.booster.kind:
+        if hint_names()[rocket.feature_hint].learns and ":" in model.booster.kind:
             raise ContractError(
                 f"{at} feature_hint = '{rocket.feature_hint}': it learns a map to the booster's width, which a net of "
                 "your own tells only when it runs; take one that needs no map, such as 'rkd_distance'"
@@ -197,13 +197,13 @@ def pairs_trouble(lights: Sequence[int], boosters: Sequence[int] | None, rocket:
         if i >= len(lights) or (boosters is not None and j >= len(boosters)):
             net, widths = ("light", lights) if i >= len(lights) else ("booster", boosters or ())
             return f"[{i}, {j}]: the {net} net's hidden layers are {list(widths)}, counted from 0; name one of them"
-        row = HINT_NAMES[rocket.feature_hint]
+        row = hint_names()[rocket.feature_hint]
         if boosters is not None and row.takes == "equal" and not row.learns and lights[i] != boosters[j]:
             return (
                 f"[{i}, {j}]: the light layer has {lights[i]} columns and the booster's {boosters[j]}, and \""
                 f'{rocket.feature_hint}" compares them one by one; {could}, or take fitnet, which maps one to the other'
             )
-    if HINT_NAMES[rocket.feature_hint].span == 2 and not _climbs(rocket.feature_layers):
+    if hint_names()[rocket.feature_hint].span == 2 and not _climbs(rocket.feature_layers):
         return (
             f'"{rocket.feature_hint}" compares how each net gets from one layer to a later one; name two pairs or '
             "more, from the input on, as in [[0, 0], [1, 2]], or take fitnet, which compares layer with layer"

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from contracts.app import App
 from contracts.errors import ContractError
-from contracts.hint_names import HINT_NAMES
+from contracts.hint_names import hint_names
 from contracts.model_checks import pairs_trouble
 from model.hints import feature_hints_of
 from model.losses import Features, Inputs
@@ -27,7 +27,7 @@ class Following:
         self._rocket, self._nets = app.config.rocket, nets
         self._own = ":" in app.config.model.booster.kind
         self._hints = feature_hints_of(self._rocket, nets.coach) if nets.taught else None
-        row = HINT_NAMES.get(self._rocket.feature_hint)
+        row = hint_names().get(self._rocket.feature_hint)
         self._gradients, self._span = row is not None and row.takes == "gradients", row.span if row is not None else 1
 
     @property

@@ -4,7 +4,7 @@ A hint takes what the light net says and what the booster says and gives one cos
 minibatch, a scalar, where it compares rows with each other; the caller weighs the rows, detaches the booster and
 multiplies by lambda. In `HINTS` both are logits [B]; in `FEATURE_HINTS` hidden layers, [B, H] and [B, H'] (or how both
 nets' losses move with the embeddings), as far as nothing is learnt on the way: `feature_hints_of` has those too.
-`contracts.hint_names` has the names without torch.
+`contracts.hint_names` has the names without torch; `contracts.declared_hints` reads them above the functions.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from contracts.errors import ContractError
-from contracts.hint_names import HINT_NAMES, hint_trouble, usable
+from contracts.hint_names import hint_names, hint_trouble, usable
 from contracts.model_checks import NO_BOOSTER, hidden_widths
 from contracts.nets import Model, Rocket
 from model.hints.coach import AdversarialHint, Coach, FactorHint, FlowHint, MappedHint
@@ -42,7 +42,7 @@ def hint_of(rocket: Rocket) -> ToldHint:
     """
     _check(rocket.hint, "hint")
     loss = METHODS[rocket.hint].fixed(**_options(rocket.hint, rocket))
-    if HINT_NAMES[rocket.hint].takes == "logit, label":
+    if hint_names()[rocket.hint].takes == "logit, label":
         return loss
 
     def untold(light_B: Tensor, booster_B: Tensor, label_B: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ def make_coach(model: Model, rocket: Rocket, seed: int) -> Coach | None:
         rocket: the hint and its settings.
         seed: draws the first weights.
     """
-    row = HINT_NAMES.get(rocket.feature_hint)
+    row = hint_names().get(rocket.feature_hint)
     boosters = hidden_widths(model.booster, model.embedding_dim)
     if row is None or not row.learns or model.booster.kind == NO_BOOSTER or boosters is None:
         return None
@@ -90,9 +90,9 @@ def feature_hints_of(rocket: Rocket, coach: Coach | None) -> Sequence[Hint] | No
     if coach is not None:
         return [*coach.hints]
     hint = METHODS[name].fixed()
-    if HINT_NAMES[name].pairs:
+    if hint_names()[name].pairs:
         hint = partial(_of_some, hint, rocket.relation_rows)
-    return [hint] * (1 if HINT_NAMES[name].takes == "gradients" else len(rocket.feature_layers))
+    return [hint] * (1 if hint_names()[name].takes == "gradients" else len(rocket.feature_layers))
 
 
 def _of_some(hint: Hint, most: int, light_BD: Tensor, booster_BE: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from contracts.declared_hints import hint
 from model.hints.geometry import check_dims, check_same_shape, scaled, unit
 
 
@@ -16,6 +17,13 @@ def attention_map(f_BCHW: Tensor, *, power: int = 2) -> Tensor:
     return unit(f_BCHW.abs().pow(power).sum(1).flatten(1))
 
 
+@hint(
+    "maps",
+    instead="nst_polynomial",
+    paper="Zagoruyko and Komodakis, ICLR 2017",
+    scaling="norm a row",
+    variants={"attention_transfer": {"power": 2}, "attention_transfer_p1": {"power": 1}},
+)
 def attention_transfer(
     fs_BCHW: Tensor, ft_BEHW: Tensor, *, power: int = 2, norm: int = 2, scaling: str = "norm"
 ) -> Tensor:
@@ -53,6 +61,7 @@ def input_gradient(cost: Tensor, inputs: Tensor) -> Tensor:
     return gradient
 
 
+@hint("gradients", paper="Zagoruyko and Komodakis, ICLR 2017", scaling="norm a row")
 def gradient_attention(gs: Tensor, gt: Tensor, *, scaling: str = "norm") -> Tensor:
     """||J_s - J_t||_2 with J a net's `input_gradient`, one cost a row; both nets read the same inputs.
 

@@ -3,9 +3,18 @@
 import torch
 from torch import Tensor
 
+from contracts.declared_hints import hint
 from model.hints.geometry import check_same_shape, scaled
 
 
+@hint(
+    "equal",
+    learns="regressor",
+    paper="Heo et al., AAAI 2019",
+    scaling="sum a row, margin 1",
+    agrees=False,
+    teacher_only_tells=True,
+)
 def activation_boundaries(fs: Tensor, ft: Tensor, *, margin: float = 1.0, scaling: str = "sum") -> Tensor:
     """||[ft > 0] max(0, margin - fs) + [ft <= 0] max(0, margin + fs)||^2, one cost a row.
 

@@ -7,10 +7,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from contracts.declared_hints import hint
 from contracts.errors import ContractError
 from model.hints.geometry import check_dims, check_same_shape, pearson, scaled
 
 
+@hint(
+    "classes",
+    instead="logit_mse",
+    paper="Zhou et al., AAAI 2018; Ba and Caruana, NeurIPS 2014",
+    scaling="sum over classes a row",
+)
 def class_logit_mse(zs_BC: Tensor, zt_BC: Tensor, *, scaling: str = "sum") -> Tensor:
     """Squared distance between the logits, one cost a row.
 
@@ -27,6 +34,13 @@ def class_logit_mse(zs_BC: Tensor, zt_BC: Tensor, *, scaling: str = "sum") -> Te
     return scaled(scaling, {"sum": total_B, "half": total_B / 2, "mean": square_BC.mean(1)})
 
 
+@hint(
+    "classes",
+    instead="bernoulli_mse",
+    because="it compares softmaxes over several classes, and a click has one logit",
+    paper="Zhou et al., AAAI 2018",
+    scaling="sum over classes a row",
+)
 def softmax_mse(zs_BC: Tensor, zt_BC: Tensor, *, scaling: str = "sum") -> Tensor:
     """Squared distance between the class probabilities, ||softmax(zs) - softmax(zt)||^2, one cost a row.
 
@@ -41,6 +55,13 @@ def softmax_mse(zs_BC: Tensor, zt_BC: Tensor, *, scaling: str = "sum") -> Tensor
     return scaled(scaling, {"sum": square_BC.sum(1), "mean": square_BC.mean(1)})
 
 
+@hint(
+    "classes",
+    instead="bernoulli_kd",
+    because="its softmax is over several classes, and a click has one logit",
+    paper="Hinton et al., 2015",
+    scaling="T^2 nats a row, T = 4",
+)
 def kd(zs_BC: Tensor, zt_BC: Tensor, *, temperature: float = 4.0, scaling: str = "kl") -> Tensor:
     """T^2 KL(softmax(zt / T) || softmax(zs / T)), in nats, one cost a row.
 
@@ -57,6 +78,13 @@ def kd(zs_BC: Tensor, zt_BC: Tensor, *, temperature: float = 4.0, scaling: str =
     return scaled(scaling, {"kl": kl_B, "elements": kl_B / zs_BC.shape[1]})
 
 
+@hint(
+    "classes",
+    instead="weighted_bernoulli",
+    paper="Chen et al., NeurIPS 2017",
+    scaling="nats a row, background 1.5",
+    agrees=False,
+)
 def weighted_soft_cross_entropy(
     zs_BC: Tensor, zt_BC: Tensor, *, background: float = 1.5, temperature: float = 1.0
 ) -> Tensor:
@@ -75,6 +103,13 @@ def weighted_soft_cross_entropy(
     return -(weight_C * (zt_BC / temperature).softmax(1) * (zs_BC / temperature).log_softmax(1)).sum(1)
 
 
+@hint(
+    "classes, label",
+    instead="bernoulli_kd",
+    because="its non-target part compares the classes beside the true one, and one logit leaves none to compare",
+    paper="Zhao et al., CVPR 2022",
+    scaling="T^2 nats a row, T = 4, alpha 1, beta 8",
+)
 def dkd(
     zs_BC: Tensor, zt_BC: Tensor, class_B: Tensor, *, temperature: float = 4.0, alpha: float = 1.0, beta: float = 8.0
 ) -> Tensor:
@@ -107,6 +142,13 @@ def dkd(
     return temperature**2 * (alpha * _kl(pair_s, pair_t) + beta * _kl(others_s, others_t))
 
 
+@hint(
+    "classes",
+    instead="dist_intra",
+    because="its inter-class part correlates the classes of a row, and one logit leaves none to correlate",
+    paper="Huang et al., NeurIPS 2022",
+    scaling="1 - r, mean over rows + mean over classes, T = 1",
+)
 def dist(zs_BC: Tensor, zt_BC: Tensor, *, temperature: float = 1.0, beta: float = 1.0, gamma: float = 1.0) -> Tensor:
     """T^2 (beta mean over rows (1 - r) + gamma mean over classes (1 - r)) with r Pearson's correlation; one number.
 

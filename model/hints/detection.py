@@ -7,9 +7,18 @@ Shapes: B boxes, R numbers of one, E edges of N bins. The weighted cross-entropy
 import torch
 from torch import Tensor
 
+from contracts.declared_hints import hint
 from model.hints.geometry import check_dims, check_same_shape, scaled
 
 
+@hint(
+    "boxes",
+    instead="bounded_click",
+    paper="Chen et al., NeurIPS 2017",
+    scaling="square a row, margin 0",
+    agrees=False,
+    teacher_only_tells=True,
+)
 def teacher_bounded(rs_BR: Tensor, rt_BR: Tensor, truth_BR: Tensor, *, margin: float = 0.0) -> Tensor:
     """||rs - truth||^2 where that plus `margin` exceeds ||rt - truth||^2, else 0, one cost a row.
 
@@ -37,6 +46,7 @@ def binned(logits_BEN: Tensor, low: float, high: float) -> Tensor:
     return logits_BEN.softmax(2) @ place_N
 
 
+@hint("bins", instead="bernoulli_kd", paper="Zheng et al., CVPR 2022", scaling="T^2 nats, sum over edges a row, T = 10")
 def localization(
     edges_s_BEN: Tensor, edges_t_BEN: Tensor, *, temperature: float = 10.0, scaling: str = "sum"
 ) -> Tensor:

@@ -10,6 +10,7 @@ statistic of a minibatch would make a row's factor depend on its neighbours.
 import torch
 from torch import Tensor, nn
 
+from contracts.declared_hints import hint
 from model.hints.fitnet import Regressor
 from model.hints.geometry import check_same_shape, scaled, unit
 
@@ -71,6 +72,13 @@ class Translator(nn.Module):
         return nn.functional.leaky_relu(self.translate(fs), _SLOPE)
 
 
+@hint(
+    "equal",
+    instead="factor_transfer",
+    because="it is what factor_transfer's paraphraser learns from, not a hint of its own",
+    paper="Kim et al., NeurIPS 2018",
+    scaling="squared norm a row",
+)
 def reconstruction(restored: Tensor, ft: Tensor) -> Tensor:
     """||restored - ft||^2, one cost a row: what the paraphraser learns from, before it teaches (section 3.1).
 
@@ -81,6 +89,7 @@ def reconstruction(restored: Tensor, ft: Tensor) -> Tensor:
     return (restored - ft).square().flatten(1).sum(1)
 
 
+@hint("equal", learns="factors", paper="Kim et al., NeurIPS 2018", scaling="norm a row, p = 1")
 def factor_transfer(factor_s: Tensor, factor_t: Tensor, *, power: int = 1, scaling: str = "norm") -> Tensor:
     """||n(factor_t) - n(factor_s)||_p, one cost a row; n divides a row's whole factor by its length.
 

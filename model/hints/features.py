@@ -8,11 +8,13 @@ its size, and its gradient at 0 is NaN), and both enter the loss with a negative
 
 from torch import Tensor
 
+from contracts.declared_hints import hint
 from model.hints.geometry import check_same_shape, scaled
 
 _MEND = "take layers of equal width, or fitnet, which maps one to the other"
 
 
+@hint("equal", paper="EasyRec and TorchEasyRec, mended", scaling="1 - cosine a row")
 def cosine(light_BH: Tensor, booster_BH: Tensor) -> Tensor:
     """1 - cos of the angle between the two, one a row: 0 where they point the same way, whatever their lengths, to 2.
 
@@ -26,6 +28,7 @@ def cosine(light_BH: Tensor, booster_BH: Tensor) -> Tensor:
     return 1.0 - (_unit(light_BH) * _unit(booster_BH)).sum(1)
 
 
+@hint("equal", paper="EasyRec and TorchEasyRec, mended", scaling="mean of squares a row")
 def euclidean(light_BH: Tensor, booster_BH: Tensor, *, scaling: str = "mean") -> Tensor:
     """Squared Euclidean distance over the width, one a row.
 

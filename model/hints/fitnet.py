@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from contracts.declared_hints import hint
 from model.hints.geometry import check_same_shape, scaled
 
 
@@ -37,6 +38,7 @@ class Regressor(nn.Module):
         return nn.functional.conv2d(fs, self.weight_ED[:, :, None, None], self.bias_E)
 
 
+@hint("equal", learns="regressor", paper="Romero et al., ICLR 2015", scaling="half the squared norm a row")
 def fitnet(fs: Tensor, ft: Tensor, *, scaling: str = "half") -> Tensor:
     """1/2 ||ft - fs||^2, fs being what the regressor makes of the student's layer, one cost a row.
 

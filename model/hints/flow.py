@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_max_pool2d
 
+from contracts.declared_hints import hint
 from model.hints.geometry import check_dims, check_same_shape, scaled
 
 
@@ -24,6 +25,7 @@ def flow_matrix(first: Tensor, last: Tensor) -> Tensor:
     return torch.einsum("bchw,bdhw->bcd", first, last) / (height * width)
 
 
+@hint("layers", learns="regressor", paper="Yim et al., CVPR 2017", scaling="squared Frobenius norm a row")
 def fsp(first_s: Tensor, last_s: Tensor, first_t: Tensor, last_t: Tensor, *, scaling: str = "sum") -> Tensor:
     """||G_t - G_s||^2 between the flow matrices of two layers of each net, one cost a row.
 

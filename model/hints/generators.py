@@ -6,9 +6,11 @@ section 3.1: L = L_cGAN + recon L_recon + distill L_distill; the first is the ta
 
 from torch import Tensor
 
+from contracts.declared_hints import hint
 from model.hints.geometry import check_same_shape, scaled
 
 
+@hint("picture", instead="logit_mse", paper="Li et al., CVPR 2020", scaling="L1 norm a row")
 def generator_distance(output_s: Tensor, target: Tensor, *, scaling: str = "sum") -> Tensor:
     """||G_s(x) - target||_1, one cost a picture: L_recon.
 
@@ -24,6 +26,7 @@ def generator_distance(output_s: Tensor, target: Tensor, *, scaling: str = "sum"
     return scaled(scaling, {"sum": apart.sum(1), "mean": apart.mean(1)})
 
 
+@hint("picture", instead="fitnet", paper="Li et al., CVPR 2020", scaling="norm a row")
 def generator_features(fs_BEHW: Tensor, ft_BEHW: Tensor, *, scaling: str = "norm") -> Tensor:
     """||f(F_s) - F_t||_2 of one layer, one cost a picture: a term of L_distill; f is a `Regressor`, 1 x 1.
 
@@ -38,6 +41,7 @@ def generator_features(fs_BEHW: Tensor, ft_BEHW: Tensor, *, scaling: str = "norm
     return scaled(scaling, {"norm": apart.norm(dim=1), "mean": apart.square().mean(1)})
 
 
+@hint("pictures", instead="fitnet", paper="Li et al., CVPR 2020", scaling="10 L1 norms + a norm a row")
 def gan_compression(
     output_s: Tensor,
     fs_BEHW: Tensor,

@@ -85,5 +85,5 @@ def check_dims(hint: str, dims: tuple[int, ...], *tensors: Tensor) -> None:
             wanted = " or ".join(str(number) for number in dims)
             raise ContractError(
                 f"{hint} takes tensors of {wanted} dimensions, not one of shape {tuple(tensor.shape)}; reshape it, or "
-                "take a hint for what it is (contracts.hint_names)"
+                "take a hint for what it is (contracts.declared_hints)"
             )

@@ -7,11 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from contracts.declared_hints import hint
 from model.hints.geometry import check_same_shape, pearson, scaled
 
 _MEND = "give both nets' logits of the same rows, [B] each"  # [B, 1] would spread over [B]
 
 
+@hint("logit", paper="Zhou et al., AAAI 2018", scaling="square a row")
 def logit_mse(light_B: Tensor, booster_B: Tensor) -> Tensor:
     """Squared distance between the logits, one a row: the paper's hint (Zhou et al., AAAI 2018, arXiv 1708.04106).
 
@@ -26,6 +28,7 @@ def logit_mse(light_B: Tensor, booster_B: Tensor) -> Tensor:
     return (light_B - booster_B).square()
 
 
+@hint("logit", paper="Hinton et al., 2015", scaling="nats a row")
 def bernoulli_kl(light_B: Tensor, booster_B: Tensor) -> Tensor:
     """KL(booster || light) between the two click probabilities, in nats, one a row (Hinton et al. 2015 at T = 1).
 
@@ -41,6 +44,7 @@ def bernoulli_kl(light_B: Tensor, booster_B: Tensor) -> Tensor:
     return cross_B - F.binary_cross_entropy_with_logits(booster_B, target_B, reduction="none")
 
 
+@hint("logit", paper="Hinton et al., 2015", scaling="T^2 nats a row, T = 4")
 def bernoulli_kd(light_B: Tensor, booster_B: Tensor, *, temperature: float = 4.0) -> Tensor:
     """T^2 KL(sigmoid(booster / T) || sigmoid(light / T)), in nats, one a row.
 
@@ -55,6 +59,7 @@ def bernoulli_kd(light_B: Tensor, booster_B: Tensor, *, temperature: float = 4.0
     return temperature**2 * bernoulli_kl(light_B / temperature, booster_B / temperature)
 
 
+@hint("logit", paper="Zhou et al., AAAI 2018", scaling="sum over both classes a row")
 def bernoulli_mse(light_B: Tensor, booster_B: Tensor, *, scaling: str = "sum") -> Tensor:
     """Squared distance between the probabilities of click and of no click, 2 (p_light - p_booster)^2, one a row.
 
@@ -71,6 +76,7 @@ def bernoulli_mse(light_B: Tensor, booster_B: Tensor, *, scaling: str = "sum") -
     return scaled(scaling, {"sum": 2 * square_B, "mean": square_B})
 
 
+@hint("logit", paper="Chen et al., NeurIPS 2017", scaling="nats a row, no click 1.5", agrees=False)
 def weighted_bernoulli(light_B: Tensor, booster_B: Tensor, *, no_click: float = 1.5, click: float = 1.0) -> Tensor:
     """- click q log p - no_click (1 - q) log(1 - p), p of the light net, q of the booster, in nats, one a row.
 
@@ -88,6 +94,7 @@ def weighted_bernoulli(light_B: Tensor, booster_B: Tensor, *, no_click: float = 
     return click * q_B * F.softplus(-light_B) + no_click * (1 - q_B) * F.softplus(light_B)
 
 
+@hint("logit", paper="Huang et al., NeurIPS 2022", scaling="1 - r along the rows, T = 1")
 def dist_intra(light_B: Tensor, booster_B: Tensor, *, temperature: float = 1.0) -> Tensor:
     """T^2 (1 - r) with r Pearson's correlation of the click probabilities at T along the rows; one number.
 
@@ -105,6 +112,13 @@ def dist_intra(light_B: Tensor, booster_B: Tensor, *, temperature: float = 1.0) 
     return temperature**2 * (1 - pearson(p_B.unsqueeze(0), q_B.unsqueeze(0)).squeeze(0))
 
 
+@hint(
+    "logit, label",
+    paper="Chen et al., NeurIPS 2017",
+    scaling="nats a row, margin 0",
+    agrees=False,
+    teacher_only_tells=True,
+)
 def bounded_click(light_B: Tensor, booster_B: Tensor, label_B: Tensor, *, margin: float = 0.0) -> Tensor:
     """The light net's cross-entropy where it is not yet better than the booster's by `margin` nats, else 0; one a row.
 

@@ -7,9 +7,11 @@ Sun et al., "MobileBERT: a Compact Task-Agnostic BERT for Resource-Limited Devic
 import torch
 from torch import Tensor
 
+from contracts.declared_hints import hint
 from model.hints.geometry import check_dims, check_same_shape
 
 
+@hint("tokens", instead="fitnet", paper="Sun et al., ACL 2020", scaling="mean over tokens and columns a row")
 def layer_mse(hs_BTN: Tensor, ht_BTN: Tensor, mask_BT: Tensor | None = None) -> Tensor:
     """1 / (T N) of the squared distance of a layer's feature maps, one cost a row (feature map transfer, equation 1).
 
@@ -24,6 +26,12 @@ def layer_mse(hs_BTN: Tensor, ht_BTN: Tensor, mask_BT: Tensor | None = None) -> 
     return _mean(square_BT, mask_BT)
 
 
+@hint(
+    "attention",
+    instead="similarity_preserving",
+    paper="Sun et al., ACL 2020",
+    scaling="nats, mean over heads and tokens a row",
+)
 def attention_kl(scores_s_BATT: Tensor, scores_t_BATT: Tensor, mask_BT: Tensor | None = None) -> Tensor:
     """1 / (T A) of the sum over heads and tokens of KL(a_t || a_s), one cost a row (attention transfer, equation 2).
 

@@ -10,10 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from contracts.declared_hints import hint
 from contracts.errors import ContractError
 from model.hints.geometry import check_same_shape, distances, scaled, unit
 
 
+@hint("hidden", pairs=True, paper="Park et al., CVPR 2019", scaling="mean over pairs of the minibatch")
 def rkd_distance(fs_BD: Tensor, ft_BE: Tensor, *, scaling: str = "mean") -> Tensor:
     """Huber loss (threshold 1) between the distances of rows, each net's in units of its own mean distance.
 
@@ -29,6 +31,7 @@ def rkd_distance(fs_BD: Tensor, ft_BE: Tensor, *, scaling: str = "mean") -> Tens
     return scaled(scaling, {"mean": huber_BB.mean(), "sum": huber_BB.sum()})
 
 
+@hint("hidden", pairs=True, paper="Park et al., CVPR 2019", scaling="mean over triples of the minibatch")
 def rkd_angle(fs_BD: Tensor, ft_BE: Tensor, *, scaling: str = "mean") -> Tensor:
     """Huber loss (threshold 1) between the cosines of the angles that each three rows form.
 
@@ -43,6 +46,7 @@ def rkd_angle(fs_BD: Tensor, ft_BE: Tensor, *, scaling: str = "mean") -> Tensor:
     return scaled(scaling, {"mean": huber_BBB.mean(), "sum": huber_BBB.sum()})
 
 
+@hint("hidden", pairs=True, paper="Park et al., CVPR 2019", scaling="distance + 2 angle")
 def rkd(fs_BD: Tensor, ft_BE: Tensor, *, distance: float = 1.0, angle: float = 2.0, scaling: str = "mean") -> Tensor:
     """`distance` times `rkd_distance` plus `angle` times `rkd_angle`: 1 to 2, as in Park et al., CVPR 2019 (25, 50).
 
@@ -53,6 +57,7 @@ def rkd(fs_BD: Tensor, ft_BE: Tensor, *, distance: float = 1.0, angle: float = 2
     return distance * rkd_distance(fs_BD, ft_BE, scaling=scaling) + angle * rkd_angle(fs_BD, ft_BE, scaling=scaling)
 
 
+@hint("hidden", pairs=True, paper="Tung and Mori, ICCV 2019", scaling="mean over pairs of the minibatch")
 def similarity_preserving(fs_BD: Tensor, ft_BE: Tensor) -> Tensor:
     """1 / B^2 of the squared Frobenius distance of G_s and G_t, each row of G = F F^T being of length 1.
 
@@ -66,6 +71,7 @@ def similarity_preserving(fs_BD: Tensor, ft_BE: Tensor) -> Tensor:
     return (_similarities(fs_BD) - _similarities(ft_BE)).square().mean()
 
 
+@hint("hidden", pairs=True, paper="Passalis and Tefas, ECCV 2018", scaling="mean over pairs of the minibatch")
 def pkt(fs_BD: Tensor, ft_BE: Tensor, *, eps: float = 1e-7, scaling: str = "mean") -> Tensor:
     """Divergence of the two nets' conditional densities over rows: p_t log(p_t / p_s) over all pairs.
 
@@ -83,6 +89,7 @@ def pkt(fs_BD: Tensor, ft_BE: Tensor, *, eps: float = 1e-7, scaling: str = "mean
     return scaled(scaling, {"mean": cost_BB.mean(), "sum": cost_BB.sum()})
 
 
+@hint("hidden", pairs=True, paper="Peng et al., ICCV 2019", scaling="mean over pairs of the minibatch")
 def correlation_congruence(
     fs_BD: Tensor, ft_BE: Tensor, *, gamma: float = 0.4, order: int = 2, scaling: str = "kernel"
 ) -> Tensor:

@@ -6,12 +6,24 @@ Shapes: N and M samples of K columns; B rows, C and E channels, H x W places, D 
 import torch
 from torch import Tensor
 
+from contracts.declared_hints import hint
 from contracts.errors import ContractError, did_you_mean
 from model.hints.geometry import check_dims, distances, scaled, unit
 
 KERNELS = ("linear", "polynomial", "gaussian")
 
 
+@hint(
+    "equal",
+    pairs=True,
+    paper="Huang and Wang, 2017",
+    scaling="squared discrepancy of the minibatches' rows",
+    variants={
+        "mmd_linear": {"kernel": "linear"},
+        "mmd_polynomial": {"kernel": "polynomial"},
+        "mmd_gaussian": {"kernel": "gaussian"},
+    },
+)
 def mmd(x: Tensor, y: Tensor, *, kernel: str = "polynomial", spread: str = "all") -> Tensor:
     """Squared maximum mean discrepancy of samples [..., N, K] and [..., M, K], each over its length: [...].
 
@@ -47,6 +59,16 @@ def mmd(x: Tensor, y: Tensor, *, kernel: str = "polynomial", spread: str = "all"
     return xx.mean((-2, -1)) + yy.mean((-2, -1)) - 2 * xy.mean((-2, -1))
 
 
+@hint(
+    "hidden",
+    paper="Huang and Wang, 2017",
+    scaling="squared discrepancy of the nets' neurons",
+    variants={
+        "nst_linear": {"kernel": "linear"},
+        "nst_polynomial": {"kernel": "polynomial"},
+        "nst_gaussian": {"kernel": "gaussian"},
+    },
+)
 def nst(fs: Tensor, ft: Tensor, *, kernel: str = "polynomial", spread: str = "all") -> Tensor:
     """`mmd` between the neurons of the student and those of the teacher, which may be more or fewer.
 

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, leaky_relu
 
+from contracts.declared_hints import hint
 from model.hints.geometry import check_dims, check_same_shape, unit
 
 
+@hint("pixels", instead="bernoulli_kd", paper="Liu et al., CVPR 2019", scaling="nats, mean over places a row")
 def pixel_kl(zs_BCHW: Tensor, zt_BCHW: Tensor) -> Tensor:
     """KL(softmax(zt) || softmax(zs)) over classes, its mean over places, one cost a picture (the pixel-wise term).
 
@@ -23,6 +25,7 @@ def pixel_kl(zs_BCHW: Tensor, zt_BCHW: Tensor) -> Tensor:
     return (log_t.exp() * (log_t - zs_BCHW.log_softmax(1))).sum(1).mean((1, 2))
 
 
+@hint("maps", instead="similarity_preserving", paper="Liu et al., CVPR 2019", scaling="mean over pairs of places a row")
 def pairwise(fs_BCHW: Tensor, ft_BEHW: Tensor, *, pool: int = 1) -> Tensor:
     """The mean over pairs of places of (a_s - a_t)^2, a = the cosine of two places' features, one cost a picture.
 
@@ -76,6 +79,14 @@ class Discriminator(nn.Module):
         return score_B
 
 
+@hint(
+    "score",
+    learns="discriminator",
+    paper="Liu et al., CVPR 2019",
+    scaling="score a row",
+    agrees=False,
+    teacher_only_tells=True,
+)
 def adversarial(score_s_B: Tensor) -> Tensor:
     """- D(student): what the student adds to its loss to be taken for the teacher, one cost a row (holistic term).
 
@@ -87,6 +98,7 @@ def adversarial(score_s_B: Tensor) -> Tensor:
     return -score_s_B
 
 
+@hint("scores", instead="adversarial", paper="Liu et al., CVPR 2019", scaling="scores a row", agrees=False)
 def discriminator_loss(score_s_B: Tensor, score_t_B: Tensor) -> Tensor:
     """D(student) - D(teacher): what the discriminator learns from, one cost a row (Wasserstein, as in the paper).
 

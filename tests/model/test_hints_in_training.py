@@ -13,7 +13,7 @@ from torch import Tensor
 
 from contracts.app import load_app
 from contracts.errors import ContractError
-from contracts.hint_names import HINT_NAMES, usable
+from contracts.hint_names import hint_names, usable
 from contracts.nets import Rocket
 from model.booster_net import judge_booster
 from model.boosters import BOOSTERS
@@ -31,7 +31,7 @@ NAMED = [("hint", name) for name in usable("hint")] + [("feature_hint", name) fo
 #: loudest while both nets say nearly the same of all rows, so without a gate before there is anything to follow.
 ELSEWHERE = {"weighted_bernoulli", "bounded_click", "pkt", "correlation_congruence", "adversarial", "dist_intra"}
 #: That need tables which both nets read, so that the hint reaches rows of the booster's.
-SHARED = {name for name, row in HINT_NAMES.items() if row.takes == "gradients"}
+SHARED = {name for name, row in hint_names().items() if row.takes == "gradients"}
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def taught(
     **more: Any,
 ) -> Trainer:
     """A trainer with that hint: gate open, each net its own rows; layers of 8 and 16 columns, or of 8 and 8."""
-    row = HINT_NAMES[name]
+    row = hint_names()[name]
     equal = row.takes == "equal" and not row.learns
     rocket = {setting: name, "gate": False, "factor_rows": 96, "relation_rows": 24, "watch_every": 0} | more
     lambdas = {"hint": ("hint_weight", "feature_weight"), "feature_hint": ("feature_weight", "hint_weight")}[setting]
@@ -85,7 +85,7 @@ def test_a_named_hint_moves_the_light_net_never_the_booster_and_resumes_bit_for_
     whole = learn(trainer, frame)
     without = learn(taught(folder, setting, name, weight=0.0), frame)
     coach = {key for key in whole if ".coach." in key}
-    assert bool(coach) == bool(HINT_NAMES[name].learns)
+    assert bool(coach) == bool(hint_names()[name].learns)
     theirs = {key for key in whole if key.startswith(("model.booster.", "model.table.booster."))}
     assert name in SHARED or all(torch.equal(whole[key], without[key]) for key in theirs)
     assert not torch.equal(whole["model.light.mlp.0.weight"], without["model.light.mlp.0.weight"])

@@ -6,7 +6,7 @@ from typing import Any
 
 from contracts.app import App
 from contracts.errors import RocketError, did_you_mean
-from contracts.hint_names import HINT_NAMES, asks_hidden, usable
+from contracts.hint_names import asks_hidden, hint_names, usable
 from contracts.model_checks import hidden_widths
 from contracts.schemes import FROM_CHECKPOINT
 
@@ -65,7 +65,7 @@ def _feature_settings(app: App, name: str, train_rows: int) -> dict[str, Any]:
     rocket: dict[str, Any] = {"hint_weight": 0.0, "feature_hint": name, "factor_rows": train_rows // 8}
     if not asks_hidden(name):
         return {"model": {"sharing": "shared"}, "rocket": rocket}
-    pairs = _last_two(app) if HINT_NAMES[name].span == 2 else _pair_of(app)
+    pairs = _last_two(app) if hint_names()[name].span == 2 else _pair_of(app)
     return {"rocket": rocket | {"feature_layers": pairs}}
 
 
@@ -102,7 +102,7 @@ def _last_two(app: App) -> list[list[int]]:
 def _comparable(app: App, name: str) -> bool:
     """Whether the app's nets have layers that this hint can compare."""
     lights, boosters = _widths(app)
-    row = HINT_NAMES[name]
+    row = hint_names()[name]
     if not asks_hidden(name):
         return True
     deep = min(len(lights), len(boosters)) >= row.span

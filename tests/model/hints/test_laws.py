@@ -9,7 +9,7 @@ from model.hints.shelf import METHODS, needs
 from tests.model.hints.golden import Sample, drawn
 from tests.model.hints.tensors import cost, tensors
 
-AGREEING = [name for name, method in METHODS.items() if method.agrees]
+AGREEING = [name for name, method in METHODS.items() if method.row.agrees]
 
 
 def gradients(name: str, sample: Sample, *, block: bool) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
@@ -38,7 +38,7 @@ def test_the_gradient_is_the_derivative(name: str) -> None:
     def of(*both: torch.Tensor) -> torch.Tensor:
         return method.cost(both[: len(student)], both[len(student) :], told, block=False)
 
-    learning = teacher if not method.teacher_only_tells else tuple(t.detach() for t in teacher)
+    learning = teacher if not method.row.teacher_only_tells else tuple(t.detach() for t in teacher)
     assert torch.autograd.gradcheck(of, (*student, *learning), eps=1e-6, atol=1e-6)
 
 
@@ -53,7 +53,7 @@ def test_the_teacher_feels_nothing_behind_the_block(name: str) -> None:
 def test_without_the_block_the_teacher_learns_unless_it_only_tells(name: str) -> None:
     _, theirs = gradients(name, sample_of(name), block=False)
     learns = any(float(g.abs().max()) > 0.0 for g in theirs)
-    assert learns != METHODS[name].teacher_only_tells
+    assert learns != METHODS[name].row.teacher_only_tells
 
 
 @pytest.mark.parametrize("name", AGREEING)

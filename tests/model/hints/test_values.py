@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from contracts.hint_names import HINT_NAMES
+from contracts.hint_names import hint_names
 from model.hints.geometry import scaled
 from model.hints.shelf import METHODS, needs
 from tests.model.hints.golden import GOLDEN, Array, Golden, Sample, drawn, fixed
@@ -33,7 +33,7 @@ ASKED = [
 
 
 def test_the_tables_and_the_golden_rows_name_the_same_hints() -> None:
-    assert METHODS.keys() == HINT_NAMES.keys() == GOLDEN.keys()
+    assert METHODS.keys() == hint_names().keys() == GOLDEN.keys()
     assert all(not rows[0].options for rows in GOLDEN.values())
 
 
