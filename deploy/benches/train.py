@@ -1,7 +1,7 @@
 """Training speed: the light net against its peers and its ceiling, and what the booster adds.
 
 Examples per CPU-second, ids already hashed and in memory, one thread, minibatches of all sides interleaved; medians.
-With `--peers-python PATH`, a Python that has them, DeepCTR-Torch and FuxiCTR take their turns too.
+With `--peer-python PATH`, a Python that has them, DeepCTR-Torch and FuxiCTR take their turns too.
 """
 
 import tempfile
@@ -34,7 +34,7 @@ class _Side(NamedTuple):
     rows: int
 
 
-def run(quick: bool, peers_python: Path | None = None) -> dict[str, Any]:  # noqa: FBT001  # the form of every bench
+def run(quick: bool, peer_python: Path | None = None) -> dict[str, Any]:  # noqa: FBT001  # the form of every bench
     """Light-only training on a 2.7M x 16 table at batch 4096 (60k rows when quick), and co-training beside it."""
     rows = 60_000 if quick else 2_700_000
     repeats = 3 if quick else 7
@@ -54,8 +54,8 @@ def run(quick: bool, peers_python: Path | None = None) -> dict[str, Any]:  # noq
     }
     sides = {name: _Side(_turn(learn, batches), len(batches) * _BATCH) for name, learn in ours.items()}
     with ExitStack() as stack:
-        if peers_python is not None:
-            sides |= _libraries(peers_python, buckets, batches[:_SLOW], stack)
+        if peer_python is not None:
+            sides |= _libraries(peer_python, buckets, batches[:_SLOW], stack)
         speeds = _interleaved(sides, repeats)
     return {
         "examples_per_cpu_s": speeds,

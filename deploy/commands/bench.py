@@ -4,7 +4,7 @@ import importlib
 import inspect
 import json
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +18,8 @@ from deploy.bench_options import BenchOptions
 from deploy.bench_results import columns_of, figures_and_tables, shown, write_results
 
 app = typer.Typer(add_completion=False)
+#: Options that only some stages have a use for.
+_ONLY = {"variants": ("quality", "hints"), "impressions": ("hints",), "peer_python": ("train", "quality")}
 
 
 def _stages() -> list[str]:
@@ -32,8 +34,8 @@ def _run_of(stage: str) -> Callable[..., dict[str, Any]]:
     return run
 
 
-def _takes_options(run: Callable[..., Any]) -> bool:
-    return "options" in inspect.signature(run).parameters
+def _takes(run: Callable[..., Any], *names: str) -> bool:
+    return not {*names}.isdisjoint(inspect.signature(run).parameters)
 
 
 def _dashed(name: str) -> str:
@@ -45,18 +47,25 @@ def _refuse_unused(stage: str, options: BenchOptions) -> None:
     named = ("data", "seeds", "peer_python", "variants", "impressions")
     given = [name for name in named if getattr(options, name) is not None]
     given += ["device"] if options.device != "auto" else []
-    if not given:
-        return
-    if stage == "all":
-        raise RocketError(
-            f"--{_dashed(given[0])} is a stage's own and `all` has many; measure one stage, as in `rocket bench paper`"
-        )
-    if options.variants is not None and stage not in {"quality", "hints"}:
-        raise RocketError(f"--variants is for `rocket bench quality` and `hints`, not for {stage}; leave it out")
-    if options.impressions is not None and stage != "hints":
-        raise RocketError(f"--impressions is for `rocket bench hints`, not for {stage}; leave it out")
-    if not _takes_options(_run_of(stage)):
-        raise RocketError(f"`rocket bench {stage}` has no use for --{_dashed(given[0])}; leave it out")
+    for name in given:
+        only = _ONLY.get(name)
+        if stage == "all" and name != "peer_python":
+            raise RocketError(
+                f"--{_dashed(name)} is a stage's own and `all` has many; measure one stage, as in `rocket bench paper`"
+            )
+        if only is not None and stage not in {*only, "all"}:
+            raise RocketError(
+                f"--{_dashed(name)} is for `rocket bench {'` and `'.join(only)}`, not for {stage}; leave it out"
+            )
+        if stage != "all" and not _takes(_run_of(stage), "options", name):
+            raise RocketError(f"`rocket bench {stage}` has no use for --{_dashed(name)}; leave it out")
+
+
+def _measure(stage: str, options: BenchOptions, *, quick: bool) -> dict[str, Any]:
+    run = _run_of(stage)
+    if _takes(run, "options"):
+        return run(quick, options)
+    return run(quick, peer_python=options.peer_python) if _takes(run, "peer_python") else run(quick)
 
 
 def _print(stage: str, results: dict[str, Any], console: Console) -> None:
@@ -76,15 +85,15 @@ def _print(stage: str, results: dict[str, Any], console: Console) -> None:
 def bench(
     stage: Annotated[str, typer.Argument(help="A stage, or `all`; without one they are listed.")] = "",
     quick: Annotated[bool, typer.Option("--quick", help="Small inputs and few repeats: checks that it runs.")] = False,
-    peers_python: Annotated[
-        Path | None, typer.Option(help="With `train`: a Python that has deepctr-torch and fuxictr, measured beside.")
-    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The last line of stdout is one JSON object.")] = False,
     data: Annotated[Path | None, typer.Option(help="Folder of real data, for a stage that reads some.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the results: JSON, CSV, Markdown, pictures.")] = None,
     seeds: Annotated[int | None, typer.Option(help="How many seeds a median is of, for a stage that has some.")] = None,
     device: Annotated[str, typer.Option(help="Of torch: auto, cpu or cuda, for a stage that trains.")] = "auto",
-    peer_python: Annotated[Path | None, typer.Option(help="A Python that has a stage's foreign peers.")] = None,
+    peer_python: Annotated[
+        Path | None,
+        typer.Option(help="With `train` or `quality`: a Python that has fuxictr (or deepctr-torch), measured beside."),
+    ] = None,
     variants: Annotated[
         str | None,
         typer.Option(help="With `quality` or `hints`: only these rows of the table, between semicolons."),
@@ -103,18 +112,12 @@ def bench(
     named = None if variants is None else tuple(name for part in variants.split(";") if (name := part.strip()))
     options = BenchOptions(data, out, seeds, device, peer_python, named, impressions)
     _refuse_unused(stage, options)
-    if peers_python is not None and stage not in {"train", "all"}:
-        raise RocketError(f"--peers-python is for `rocket bench train`, not for {stage}; leave it out")
-    if peers_python is not None and not peers_python.is_file():
-        raise RocketError(f"--peers-python {peers_python}: no such file; name the interpreter, such as venv/bin/python")
     results: dict[str, Any] = {}
     for name in stages if stage == "all" else [stage]:
-        run = _run_of(name)
-        if name == "train":
-            run = partial(run, peers_python=peers_python)
-        results[name] = run(quick, options) if _takes_options(run) else run(quick)
+        told = options if name in _ONLY["peer_python"] else replace(options, peer_python=None)
+        results[name] = _measure(name, told, quick=quick)
         _print(name, results[name], Console(stderr=as_json))
         if out is not None:
-            write_results(out, name, results[name], options.command(name, quick=quick))
+            write_results(out, name, results[name], told.command(name, quick=quick))
     if as_json:
         typer.echo(json.dumps(results if stage == "all" else results[stage]))

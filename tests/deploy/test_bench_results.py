@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 import types
 
 import pytest
@@ -84,6 +85,20 @@ def test_an_option_that_cannot_be_meant_is_refused(stages, words, told) -> None:
     assert isinstance(done.exception, RocketError)
     assert told in str(done.exception)
     assert stages == []
+
+
+@pytest.mark.parametrize("stage", ["train", "all"])
+def test_a_python_of_peers_goes_to_the_stages_that_have_some(stage, monkeypatch, tmp_path) -> None:
+    runs = {"plain": lambda quick: {}, "train": lambda quick, peer_python=None: {"peer": str(peer_python)}}
+    monkeypatch.setattr(bench, "_stages", lambda: sorted(runs))
+    monkeypatch.setattr(bench, "_run_of", runs.__getitem__)
+    done = CliRunner().invoke(bench.app, [stage, "--peer-python", sys.executable, "--out", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    for path in tmp_path.glob("*.json"):
+        written, whose = json.loads(path.read_text()), path.stem
+        assert ("--peer-python" in written["command"]) == (whose == "train")
+        assert written["results"] == ({"peer": sys.executable} if whose == "train" else {})
+    assert (tmp_path / "train.json").exists()
 
 
 def test_tables_keep_every_column_and_full_precision(tmp_path) -> None:

@@ -31,12 +31,12 @@ def test_doctor_reports_a_broken_app_and_exits_1(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("stage", "python", "told"),
     [
-        ("join", sys.executable, "--peers-python is for `rocket bench train`, not for join"),
-        ("all", "/nowhere/python", "--peers-python /nowhere/python: no such file"),
+        ("join", sys.executable, "--peer-python is for `rocket bench train` and `quality`, not for join"),
+        ("all", "/nowhere/python", "--peer-python /nowhere/python: no such file"),
     ],
 )
 def test_bench_refuses_a_python_that_it_cannot_use(stage: str, python: str, told: str) -> None:
-    done = CliRunner().invoke(bench.app, [stage, "--peers-python", python])
+    done = CliRunner().invoke(bench.app, [stage, "--peer-python", python])
     assert isinstance(done.exception, RocketError)
     assert told in str(done.exception)
 

@@ -47,7 +47,7 @@ class CtrLibraries:
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=folder
             )
         except OSError as error:
-            raise RocketError(f"--peers-python {python}: cannot be started ({error})") from error
+            raise RocketError(f"--peer-python {python}: cannot be started ({error})") from error
         try:
             self.names: list[str] = self._answer()
         except RocketError:
@@ -55,7 +55,7 @@ class CtrLibraries:
             raise
         if not self.names:
             self.close()
-            raise RocketError(f"--peers-python {python}: has neither deepctr-torch nor fuxictr; install them there")
+            raise RocketError(f"--peer-python {python}: has neither deepctr-torch nor fuxictr; install them there")
 
     def seconds(self, name: str) -> float:
         """CPU seconds that one of `names` takes for all minibatches."""
