@@ -18,6 +18,7 @@ from deploy.bench_options import BenchOptions
 from deploy.bench_results import columns_of, figures_and_tables, shown, write_results
 
 app = typer.Typer(add_completion=False)
+_UNBOUND = 10_000  #: columns
 #: Options that only some stages have a use for.
 _ONLY = {"variants": ("quality", "hints"), "impressions": ("hints",), "peer_python": ("train", "quality")}
 
@@ -68,6 +69,12 @@ def _measure(stage: str, options: BenchOptions, *, quick: bool) -> dict[str, Any
     return run(quick, peer_python=options.peer_python) if _takes(run, "peer_python") else run(quick)
 
 
+def _console(*, stderr: bool) -> Console:
+    """Where tables go; they are whole where no terminal bounds them, as in a file or a pipe."""
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=_UNBOUND)
+
+
 def _print(stage: str, results: dict[str, Any], console: Console) -> None:
     figures, tables = figures_and_tables(results)
     for name, rows in tables.items():
@@ -116,7 +123,7 @@ def bench(
     for name in stages if stage == "all" else [stage]:
         told = options if name in _ONLY["peer_python"] else replace(options, peer_python=None)
         results[name] = _measure(name, told, quick=quick)
-        _print(name, results[name], Console(stderr=as_json))
+        _print(name, results[name], _console(stderr=as_json))
         if out is not None:
             write_results(out, name, results[name], told.command(name, quick=quick))
     if as_json:

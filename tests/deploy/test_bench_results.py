@@ -101,6 +101,16 @@ def test_a_python_of_peers_goes_to_the_stages_that_have_some(stage, monkeypatch,
     assert (tmp_path / "train.json").exists()
 
 
+def test_a_table_is_whole_where_no_terminal_bounds_it(stages, monkeypatch) -> None:
+    wide = {f"what is measured {number}": f"a value of some words, {number}" for number in range(20)}
+    monkeypatch.setitem(RESULTS, "wide", [wide])
+    lines = CliRunner().invoke(bench.app, ["choosy"]).output.splitlines()
+    (head,) = (line for line in lines if "what is measured 0" in line)
+    (row,) = (line for line in lines if "a value of some words, 0" in line)
+    assert all(name in head and value in row for name, value in wide.items())
+    assert max(map(len, lines)) == len(head) < 1000, "no wider than it is"
+
+
 def test_tables_keep_every_column_and_full_precision(tmp_path) -> None:
     write_results(tmp_path, "s", RESULTS, "rocket bench s")
     first, *rest = (tmp_path / "s-arms.csv").read_text().splitlines()
