@@ -7,11 +7,9 @@ Written beside, synced, renamed, the parent synced: a kill at any moment leaves 
 every byte; a broken one is passed over loudly, and nothing is ever started blank because of it. No pickle anywhere.
 """
 
-import hashlib
 import io
 import json
 import logging
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,10 +22,10 @@ import torch
 from safetensors import SafetensorError
 
 from contracts.errors import CorruptError, SchemaMismatchError, StoreError
+from model.checkpoint_files import Fill, table_into, tensors_into, write_file
 from model.checkpoint_manifest import (
     FORMAT,
     MANIFEST,
-    File,
     Manifest,
     encode_manifest,
     names,
@@ -81,12 +79,9 @@ def save_checkpoint(
         FencedError: another trainer has claimed the folder.
         StoreError: it cannot be written; the checkpoints before it are untouched.
     """
-    contents = _contents(tensors, meta, tables)
-    manifest = Manifest(
-        format=FORMAT,
-        **{key: meta[key] for key in REQUIRED if key != "metrics"},
-        files={name: File(len(data), hashlib.sha256(data).hexdigest()) for name, data in sorted(contents.items())},
-    )
+    parts = _parts(tensors, meta, tables)
+    known = {key: meta[key] for key in REQUIRED if key != "metrics"}
+    manifest = Manifest(format=FORMAT, **known, files={})
     final, beside = folder / manifest.name, folder / f".writing-{manifest.name}"
     check_epoch(folder, manifest.epoch)
     if final.exists():
@@ -94,11 +89,9 @@ def save_checkpoint(
     try:
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir()
-        for name, data in [*contents.items(), (MANIFEST, encode_manifest(manifest))]:
-            with (beside / name).open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+        files = {name: write_file(beside / name, fill) for name, fill in parts.items()}
+        whole = Manifest(format=FORMAT, **known, files=dict(sorted(files.items())))
+        write_file(beside / MANIFEST, lambda sink: sink.write(encode_manifest(whole)))
         sync_folder(beside)
         check_epoch(folder, manifest.epoch)
         beside.rename(final)
@@ -113,23 +106,20 @@ def save_checkpoint(
     return final
 
 
-def _contents(
+def _parts(
     tensors: Mapping[str, torch.Tensor], meta: Mapping[str, Any], tables: Mapping[str, pl.DataFrame]
-) -> dict[str, bytes]:
-    """File name -> bytes of everything but the manifest."""
+) -> dict[str, Fill]:
+    """File name -> what writes it, of everything but the manifest."""
     model = {key: tensor for key, tensor in tensors.items() if "optimizer" not in key.split(".")}
     optimizer = {key: tensor for key, tensor in tensors.items() if key not in model}
-    contents = {
-        "state.json": _json({key: value for key, value in meta.items() if key not in REQUIRED}),
-        "metrics.json": _json(meta["metrics"]),
-        "model.safetensors": safetensors.torch.save(model),
-        "optimizer.safetensors": safetensors.torch.save(optimizer),
-    }
-    for name, table in tables.items():
-        sink = io.BytesIO()
-        table.write_ipc(sink, compression="lz4")
-        contents[f"{name}.arrow"] = sink.getvalue()
-    return contents
+    state = _json({key: value for key, value in meta.items() if key not in REQUIRED})
+    metrics = _json(meta["metrics"])
+    return {
+        "state.json": lambda sink: sink.write(state),
+        "metrics.json": lambda sink: sink.write(metrics),
+        "model.safetensors": tensors_into(model),
+        "optimizer.safetensors": tensors_into(optimizer),
+    } | {f"{name}.arrow": table_into(table) for name, table in tables.items()}
 
 
 def _json(value: Any) -> bytes:

@@ -12,7 +12,10 @@ def keep_freed_memory() -> bool:
 
     Every minibatch needs the same few buffers of some megabytes. By default glibc takes them from the system and gives
     them back each time, and the system hands out each page anew, zeroed: 2,100 page faults a minibatch of 4096 rows,
-    a sixth of the time. Tables are larger, and go back when they are freed, as ever.
+    a sixth of the time. Larger blocks go back when they are freed, as ever.
+
+    It holds for every thread, and glibc gives threads heaps of their own: a thread that takes much and ends leaves it
+    kept where others seldom find it. So what works beside training, as the writer of checkpoints, copies no tables.
 
     Returns:
         Whether this C library can do so.

@@ -168,16 +168,13 @@ class CoTrainer:
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Copies of every tensor that a checkpoint holds: the caller may write them while training goes on."""
-        parts: dict[str, Mapping[str, torch.Tensor]] = {
+        linear = {} if self.linear is None else self.linear.state()
+        parts: dict[str, Mapping[str, torch.Tensor]] = {  # copies all, made once: tables may be most of the memory
             "trainer": self.trainer.state(),
             "progressive": {name: torch.from_numpy(array) for name, array in self.progressive.arrays().items()},
-            "linear": {} if self.linear is None else self.linear.state(),
+            "linear": {name: tensor.clone() for name, tensor in linear.items()},
         }
-        return {
-            f"{part}.{name}": tensor.detach().to("cpu", copy=True).contiguous()
-            for part, tensors in parts.items()
-            for name, tensor in tensors.items()
-        }
+        return {f"{part}.{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
 
     def meta(self, redelivered: int) -> dict[str, Any]:
         """The JSON-able state beside the tensors.

@@ -225,13 +225,12 @@ def checkpoint_in_place(at: Place) -> list[str]:
     log = write_log(at.folder / "examples", at.app, random_examples(at.app, ROWS))
 
     def in_place(folder, tensors, meta, tables, *, keep):
-        contents = checkpoint._contents(tensors, meta, tables)
-        files = {name: checkpoint.File(len(data), "0" * 64) for name, data in contents.items()}
         fields = {key: meta[key] for key in checkpoint.REQUIRED if key != "metrics"}
-        path = folder / checkpoint.Manifest(format=1, files=files, **fields).name
+        path = folder / checkpoint.Manifest(format=1, files={}, **fields).name
         path.mkdir()
-        for name, data in contents.items():
-            (path / name).write_bytes(data)
+        for name, fill in checkpoint._parts(tensors, meta, tables).items():
+            with (path / name).open("wb") as file:
+                fill(file)
             at.failpoint()
         return path
 

@@ -5,15 +5,17 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from contracts.app import App
 from contracts.errors import ContractError
 from contracts.segments import FeatureBatch
-from nodes.cotrain import Minibatches
+from nodes.cotrain import CoTrainer, Minibatches
 from nodes.trained_ids import SCHEMA, TrainedIds
-from tests.random_examples import random_examples, small_app
+from tests.random_examples import dynamic_app, random_examples, small_app
 
 HORIZON_MS = 10
 LOGS = st.lists(st.tuples(st.integers(0, 6), st.integers(-15, 8)), max_size=40)
@@ -118,3 +120,37 @@ def test_a_gap_in_the_log_is_refused(app: App, rows: pl.DataFrame, tmp_path: Pat
     minibatches = Minibatches(app, TrainedIds(10**9))
     with pytest.raises(ContractError, match="row 100 came where row 0 was due"):
         minibatches.push(FeatureBatch(rows.slice(100), 100, app.schema_id))
+
+
+class _Taken(TorchDispatchMode):
+    """Counts the bytes of memory that torch takes anew while the `with` block runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.size_bytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        held = {each.untyped_storage().data_ptr() for each in args if isinstance(each, torch.Tensor)}
+        if isinstance(made, torch.Tensor) and made.untyped_storage().data_ptr() not in held:
+            self.size_bytes += made.nbytes
+        return made
+
+
+@pytest.mark.parametrize("made", [small_app, dynamic_app])
+def test_what_a_checkpoint_holds_is_copied_once_and_learning_does_not_move_it(made, tmp_path: Path) -> None:
+    app = made(tmp_path / "app")
+    trainer = CoTrainer(app)
+    minibatches = trainer.minibatches()
+    minibatches.push(FeatureBatch(random_examples(app, 640), 0, app.schema_id))
+    *learnt, last = minibatches.cut()
+    for minibatch in learnt:
+        trainer.learn(minibatch)
+    with _Taken() as taken:
+        tensors = trainer.tensors()
+    assert taken.size_bytes <= sum(tensor.nbytes for tensor in tensors.values())
+    kept = {name: tensor.clone() for name, tensor in tensors.items()}
+    trainer.learn(last)
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in tensors.items())
+    moved = {name.partition(".")[0] for name, now in trainer.tensors().items() if not torch.equal(now, kept[name])}
+    assert moved == {"trainer", "progressive", "linear"}
