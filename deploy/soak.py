@@ -109,7 +109,8 @@ def run(out: Path, *, minutes: float, per_s: float, seed: int, progress: Progres
             finally:
                 watch.samples.write_parquet(out / "samples.parquet")
     finally:
-        stack.down()
+        if stack.begun:  # else what went wrong is told, and not that there is nothing to stop
+            stack.down()
     began_s, ended_s = stages.began["live"], stages.began["drain"]
     from_s = began_s + (ended_s - began_s) * _WARM_UP
     figures = {
@@ -155,6 +156,12 @@ def _tables(figures: Mapping[str, Any], console: Console) -> None:
     console.print(files)
 
 
+def _end(*_: object) -> None:
+    """On SIGTERM: stop what was started, and leave; another one does not cut that short."""
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    sys.exit(143)
+
+
 @app.command()
 def soak(
     minutes: Annotated[float, typer.Option("--minutes", min=0.5, help="Of traffic.")] = 15,
@@ -165,7 +172,7 @@ def soak(
     as_json: Annotated[bool, typer.Option("--json", help="The last line of stdout is one JSON object.")] = False,  # noqa: FBT002  # as typer takes it
 ) -> None:
     """Run the live loop under steady traffic; exit 1 where an example was lost or doubled."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or the stack would outlive us
+    signal.signal(signal.SIGTERM, _end)  # or the stack would outlive us
     with tempfile.TemporaryDirectory(prefix="soak-") as scratch, TerminalProgress() as progress:
         folder = Path(scratch) if out is None else out
         figures = run(folder, minutes=minutes, per_s=per_s, seed=seed, progress=progress, sets=sets or [])

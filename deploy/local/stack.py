@@ -62,6 +62,11 @@ class Stack:
         return (self.kafka, self.valkey, *((self.flink,) if self.flink.facts else ()))
 
     @property
+    def begun(self) -> bool:
+        """Whether anything was ever started here."""
+        return self.folder.is_dir() and (self.file.exists() or any(server.facts for server in self._servers))
+
+    @property
     def file(self) -> Path:
         """Where what runs is written down."""
         return self.folder / "stack.json"
@@ -144,7 +149,7 @@ class Stack:
         Raises:
             StoreError: there is no such folder.
         """
-        if not self.folder.is_dir() or not (self.file.exists() or any(server.facts for server in self._servers)):
+        if not self.begun:
             raise StoreError(f"{self.folder}: no stack here; name the --dir that rocket up was given")
         ended = []
         with self._alone():
