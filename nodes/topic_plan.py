@@ -1,12 +1,15 @@
 """What is to be read of some topics, and from where: found out once, before a pipeline is built."""
 
 from collections.abc import Mapping
+from contextlib import closing
 from typing import Literal
+
+from kafka import KafkaConsumer
 
 from contracts.app import App
 from contracts.errors import ContractError
 from contracts.events import Mark
-from nodes.kafka_client import begin_offsets, end_offsets, offsets_at, partitions_of
+from nodes.kafka_client import begin_offsets, consumer, end_offsets, offsets_at, partitions_of
 from nodes.kafka_url import KafkaUrl, parse_kafka_url
 from nodes.source import BEFORE_ALL
 from nodes.topic_partitions import Partition, refuse_gone
@@ -43,16 +46,27 @@ def plan_topics(
         raise ContractError(f"{' and '.join(sources.values())}: are on different brokers; read both from one cluster")
     if len({url.topic for url in urls.values()}) != len(urls):
         raise ContractError(f"{next(iter(sources.values()))}: is named for two streams; each has a topic of its own")
-    planned = [part for stream, url in urls.items() for part in _plan(app, stream, url, start, begin, until)]
-    return brokers.pop(), planned
+    (cluster,) = brokers
+    with closing(consumer(cluster, app.config.kafka)) as client:
+        planned = [
+            part for stream, url in urls.items() for part in _plan(app, stream, url, start, begin, until, client)
+        ]
+    return cluster, planned
 
 
 def _plan(
-    app: App, stream: str, url: KafkaUrl, start: Mapping[str, Mark], begin: Begin, until: Until
+    app: App,
+    stream: str,
+    url: KafkaUrl,
+    start: Mapping[str, Mark],
+    begin: Begin,
+    until: Until,
+    client: KafkaConsumer,
 ) -> list[tuple[Partition, Mark]]:
     kafka, live = app.config.kafka, app.config.live
     numbers = partitions_of(url.brokers, url.topic, kafka)
-    begins, ends = begin_offsets(url.brokers, url.topic, kafka), end_offsets(url.brokers, url.topic, kafka)
+    begins = begin_offsets(url.brokers, url.topic, kafka, using=client)
+    ends = end_offsets(url.brokers, url.topic, kafka, using=client)
     known = sorted(int(name.rpartition(":")[2]) for name in start if name.rpartition(":")[0] == url.topic)
     if known and known != sorted(numbers):
         raise ContractError(
@@ -64,7 +78,7 @@ def _plan(
     elif begin == "latest":
         firsts = ends
     else:
-        firsts = offsets_at(url.brokers, url.topic, kafka, begin)
+        firsts = offsets_at(url.brokers, url.topic, kafka, begin, using=client)
     planned = []
     for number in numbers:
         partition = Partition(stream, url.topic, number, known=len(numbers))
