@@ -28,6 +28,10 @@ class UpperLayers:
             (np.ascontiguousarray(arrays[f"mlp.{index}.weight"].T), arrays[f"mlp.{index}.bias"])
             for index in range(1, layers)
         ]
+        if self._rest:  # the last layer has one column: a vector
+            weight, bias = self._rest[-1]
+            self._rest[-1] = weight[:, 0], bias[0]
+        self._floor_H = -arrays["mlp.0.bias"] if layers else np.zeros(0, np.float32)
         self._norms = [
             (arrays[f"norms.{index}.weight"], arrays[f"norms.{index}.bias"])
             for index in range(layers - 1 if "norms.0.weight" in arrays else 0)
@@ -40,31 +44,38 @@ class UpperLayers:
         self._layers = layers
         self._zeros = np.zeros(0, np.float32)
 
-    def __call__(self, first_BH: np.ndarray, shift_H: np.ndarray) -> np.ndarray:
-        """The MLP's logits, float32 [B].
+    def __call__(self, first_BH: np.ndarray, shift_H: np.ndarray, beside: float) -> np.ndarray:
+        """The MLP's logits with what stands beside it, float32 [B].
 
         Args:
             first_BH: what the first layer gives, but for what is the same in all rows; in C order, overwritten.
-            shift_H: what is the same in all rows, its bias with it.
+            shift_H: what is the same in all rows, but for the first layer's bias, which joins it here.
+            beside: a number that joins each logit.
 
         relu(x + s) is max(x, -s) + s, and that + s joins the next layer's bias: one pass over the rows in place of two.
+        `dot` says what `@` says with less of NumPy's code, most of which has left the processor's cache since the last
+        request; the same holds for each call that is saved here.
         """
         if not self._layers:
-            return np.zeros(len(first_BH), np.float32)
-        hidden, shift = first_BH, shift_H
-        for index, (weight, bias) in enumerate(self._rest):
-            if self._folds:
-                np.maximum(hidden, -shift, out=hidden)
-                shift = shift @ weight
-                shift += bias
-            else:
+            return np.full(len(first_BH), beside, np.float32)
+        hidden = first_BH
+        if self._folds:
+            floor = self._floor_H - shift_H
+            for weight, bias in self._rest:
+                np.maximum(hidden, floor, out=hidden)
+                hidden, floor = hidden.dot(weight), floor.dot(weight) - bias
+            shift = -floor
+        else:
+            shift = shift_H - self._floor_H
+            for index, (weight, bias) in enumerate(self._rest):
                 hidden += shift
-                shift = bias
                 if self._norms:
                     _normalise(hidden, *self._norms[index])
                 self._bends[index](hidden)
-            hidden = hidden @ weight
-        return hidden[:, 0] + shift[0]
+                hidden, shift = hidden.dot(weight), bias
+        logit_B = hidden.reshape(-1)
+        logit_B += shift.item() + beside
+        return logit_B
 
     def _relu(self, hidden: np.ndarray) -> None:
         """In place; against an array of zeros NumPy takes a quarter of the time that it takes against the number 0."""

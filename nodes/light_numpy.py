@@ -72,12 +72,9 @@ class LightNet:
         self._owners = owners_of(layout, self._arrays)
         self._embedding = self._arrays["embedding"]
         self._wide = self._arrays.get("wide")
-        self._bias = np.float32(self._arrays["bias"][0])
+        self._bias = float(self._arrays["bias"][0])
         self._pairs = float(self._arrays["fm"][0]) if "fm" in self._arrays else None
-        first = self._arrays["mlp.0.bias"] if self.layers else np.zeros(0, np.float32)
-        self.hidden = len(first)  #: H
-        self._first_bias = np.zeros(self.hidden + (0 if self._pairs is None else self._embedding.shape[1]), np.float32)
-        self._first_bias[: self.hidden] = first
+        self.hidden = len(self._arrays["mlp.0.bias"]) if self.layers else 0  #: H
         self._above = UpperLayers(self._arrays, self.layers)
         names = [feature.name for feature in (*layout.light_ids, *layout.light_dense)]
         self._whole = self._part(names)
@@ -93,7 +90,8 @@ class LightNet:
         """
         first_BK, wide_B = self._share(self._whole, features, height_of(features))
         first_BH = first_BK if self._pairs is None else np.ascontiguousarray(first_BK[:, : self.hidden])
-        return self._above(first_BH, self._first_bias[: self.hidden]) + wide_B + self._bias
+        wide_B += self._above(first_BH, np.zeros(self.hidden, np.float32), self._bias)
+        return wide_B
 
     def split_logits(self, requests: Features, candidates: Features, request_B: np.ndarray) -> np.ndarray:
         """The same logits with the request's part computed once, of a net without mixed features: float32 [B].
@@ -108,12 +106,10 @@ class LightNet:
         return self.joined(share, request_B, *self.candidate_share(candidates, request_B.size))
 
     def request_share(self, requests: Features, rows: int) -> Share:
-        """What requests add to the first layer of each of their candidates, its bias included: [R, K] and [R]."""
-        first_RK, wide_R = self._share(self._request, requests, rows)
-        first_RK += self._first_bias
+        """What requests add to the first layer of each of their candidates: [R, K] and [R]."""
+        first_RK, wide_R = self._product(self._request, *self._request.inputs(requests, rows))
         if self._pairs is not None:
             first_RK[:, self.hidden :] *= np.float32(self._pairs)
-        wide_R += self._bias
         return first_RK, wide_R
 
     def candidate_share(self, candidates: Features, rows: int) -> Share:
@@ -164,7 +160,7 @@ class LightNet:
         """
         first_RK, wide_R = share
         rows, requests = request_B.size, len(wide_R)
-        logit_B = np.empty(rows, np.float32)
+        logits: list[np.ndarray] = []
         bounds = [0, rows] if requests == 1 else np.searchsorted(request_B, np.arange(requests + 1)).tolist()
         for row, (start, stop) in enumerate(pairwise(bounds)):
             if start == stop:
@@ -179,9 +175,9 @@ class LightNet:
             elif self._pairs is not None:
                 wide_B = wide_B + mine_BK[:, self.hidden :] @ first_RK[row, self.hidden :]
                 mine_BK = np.ascontiguousarray(mine_BK[:, : self.hidden])
-            np.add(self._above(mine_BK, first_RK[row, : self.hidden]), wide_B, out=logit_B[start:stop])
-            logit_B[start:stop] += wide_R[row]
-        return logit_B
+            wide_B += self._above(mine_BK, first_RK[row, : self.hidden], wide_R[row].item() + self._bias)
+            logits.append(wide_B)
+        return logits[0] if len(logits) == 1 else np.concatenate([*logits, np.empty(0, np.float32)])
 
     def _meet(self, mine_BK: np.ndarray, wide_B: np.ndarray, met: Met, at_B: np.ndarray) -> Share:
         """A request's candidates with what mixed features add: [B, H] and [B]."""
@@ -207,7 +203,8 @@ class LightNet:
         places = [index for index, feature in enumerate(layout.light_dense) if feature.name in names]
         columns += [len(layout.light_ids) * width + index for index in places]
         wide_dense = self._arrays.get("wide_dense")
-        weight = np.zeros((len(columns), self._first_bias.size), np.float32)
+        extra = 0 if self._pairs is None else width
+        weight = np.zeros((len(columns), self.hidden + extra), np.float32)
         if self.layers:
             weight[:, : self.hidden] = self._arrays["mlp.0.weight"][:, columns].T
         if self._pairs is not None:
@@ -235,12 +232,10 @@ class LightNet:
             inputs_BX[:, embedded:] = dense_BN
         else:
             inputs_BX = self._embedding.take(ids_BF, axis=0).reshape(rows, embedded)
-        wide_B = np.zeros(rows, np.float32)
-        if self._wide is not None and ids_BF.shape[1]:
-            np.add.reduce(self._wide.take(ids_BF), axis=1, out=wide_B)
+        wide_B = np.zeros(rows, np.float32) if self._wide is None else self._wide.take(ids_BF).dot(part.ones)
         if part.wide is not None and dense_BN.shape[1]:
             wide_B += dense_BN @ part.wide
-        first_BK = inputs_BX @ part.weight
+        first_BK = inputs_BX.dot(part.weight)
         if part.pairs is not None:
             sum_BD, embedded_BX = first_BK[:, self.hidden :], inputs_BX[:, :embedded]
             squares_B = np.einsum("bd,bd->b", sum_BD, sum_BD) - np.einsum("bx,bx->b", embedded_BX, embedded_BX)
