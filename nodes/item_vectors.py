@@ -68,7 +68,7 @@ class ItemVectors:
         places = np.flatnonzero(wrong_N)
         for start in range(0, len(places), _CHUNK):
             at = places[start : start + _CHUNK]
-            first_NK[at], wide_N[at] = net.row_share(ids_NF[at], dense_NX[at])
+            first_NK[at], wide_N[at] = net.row_share(net.candidate, ids_NF[at], dense_NX[at])
         return cls(first_NK, wide_N, ids_NF, dense_NX, catalogue.generation, part, len(places))
 
 

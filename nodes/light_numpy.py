@@ -78,7 +78,7 @@ class LightNet:
         self._above = UpperLayers(self._arrays, self.layers)
         names = [feature.name for feature in (*layout.light_ids, *layout.light_dense)]
         self._whole = self._part(names)
-        self._request = self._part([name for name in names if name in per_request])
+        self.request = self._part([name for name in names if name in per_request])
         self._mixed = self._part([name for name in names if name in mixed])
         self.candidate = self._part([name for name in names if name not in per_request | mixed])
 
@@ -107,7 +107,7 @@ class LightNet:
 
     def request_share(self, requests: Features, rows: int) -> Share:
         """What requests add to the first layer of each of their candidates: [R, K] and [R]."""
-        first_RK, wide_R = self._product(self._request, *self._request.inputs(requests, rows))
+        first_RK, wide_R = self.row_share(self.request, *self.request.inputs(requests, rows))
         if self._pairs is not None:
             first_RK[:, self.hidden :] *= np.float32(self._pairs)
         return first_RK, wide_R
@@ -116,9 +116,30 @@ class LightNet:
         """What candidates add to the first layer: [B, K] and [B]."""
         return self._share(self.candidate, candidates, rows)
 
-    def row_share(self, ids_BF: np.ndarray, dense_BN: np.ndarray) -> Share:
-        """`candidate_share` of candidates whose rows in the fused table are known: `rows_of` gives both."""
-        return self._product(self.candidate, ids_BF, dense_BN)
+    def row_share(self, part: Part, ids_BF: np.ndarray, dense_BN: np.ndarray) -> Share:
+        """A part's contribution to the first layer, [B, K], and to the wide term, [B].
+
+        Args:
+            part: `request` or `candidate`.
+            ids_BF: rows in the fused table; the part's `inputs` makes them of ids.
+            dense_BN: likewise, of dense features.
+        """
+        rows, embedded = len(ids_BF), ids_BF.shape[1] * self._embedding.shape[1]
+        if dense_BN.shape[1]:
+            inputs_BX = np.empty((rows, part.weight.shape[0]), np.float32)
+            inputs_BX[:, :embedded] = self._embedding.take(ids_BF, axis=0).reshape(rows, embedded)
+            inputs_BX[:, embedded:] = dense_BN
+        else:
+            inputs_BX = self._embedding.take(ids_BF, axis=0).reshape(rows, embedded)
+        wide_B = np.zeros(rows, np.float32) if self._wide is None else self._wide.take(ids_BF).dot(part.ones)
+        if part.wide is not None and dense_BN.shape[1]:
+            wide_B += dense_BN @ part.wide
+        first_BK = inputs_BX.dot(part.weight)
+        if part.pairs is not None:
+            sum_BD, embedded_BX = first_BK[:, self.hidden :], inputs_BX[:, :embedded]
+            squares_B = np.einsum("bd,bd->b", sum_BD, sum_BD) - np.einsum("bx,bx->b", embedded_BX, embedded_BX)
+            wide_B += np.float32(0.5 * part.pairs) * squares_B
+        return first_BK, wide_B
 
     def met(self, share: Share, features: Features, request_U: np.ndarray, at_B: np.ndarray) -> Met:
         """What mixed features add to the first layer of the candidates that they are spread to.
@@ -221,26 +242,8 @@ class LightNet:
         )
 
     def _share(self, part: Part, features: Features, rows: int) -> Share:
-        """A part's contribution to the first layer [B, K] and to the wide term [B]."""
-        return self._product(part, *part.inputs(features, rows))
-
-    def _product(self, part: Part, ids_BF: np.ndarray, dense_BN: np.ndarray) -> Share:
-        rows, embedded = len(ids_BF), ids_BF.shape[1] * self._embedding.shape[1]
-        if dense_BN.shape[1]:
-            inputs_BX = np.empty((rows, part.weight.shape[0]), np.float32)
-            inputs_BX[:, :embedded] = self._embedding.take(ids_BF, axis=0).reshape(rows, embedded)
-            inputs_BX[:, embedded:] = dense_BN
-        else:
-            inputs_BX = self._embedding.take(ids_BF, axis=0).reshape(rows, embedded)
-        wide_B = np.zeros(rows, np.float32) if self._wide is None else self._wide.take(ids_BF).dot(part.ones)
-        if part.wide is not None and dense_BN.shape[1]:
-            wide_B += dense_BN @ part.wide
-        first_BK = inputs_BX.dot(part.weight)
-        if part.pairs is not None:
-            sum_BD, embedded_BX = first_BK[:, self.hidden :], inputs_BX[:, :embedded]
-            squares_B = np.einsum("bd,bd->b", sum_BD, sum_BD) - np.einsum("bx,bx->b", embedded_BX, embedded_BX)
-            wide_B += np.float32(0.5 * part.pairs) * squares_B
-        return first_BK, wide_B
+        """What a part's features add to the first layer and to the wide term: [B, K] and [B]."""
+        return self.row_share(part, *part.inputs(features, rows))
 
 
 @contextmanager

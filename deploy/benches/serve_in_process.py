@@ -73,7 +73,7 @@ def run(quick: bool) -> dict[str, Any]:  # noqa: FBT001
 
 
 def _net_alone(app: App, store: EndlessVersions, repeats: int) -> dict[str, dict[str, float]]:
-    """Looked-up rows to logits; each repeat another user and other candidates."""
+    """Looked-up rows to logits on every side; each repeat another user and other candidates."""
     draw = np.random.default_rng(2)
     arrays = store.fetch(1).arrays
     catalogue = Catalogue(app, items(app, draw))
@@ -92,7 +92,7 @@ def _net_alone(app: App, store: EndlessVersions, repeats: int) -> dict[str, dict
         ids_BF = np.empty((CANDIDATES, FIELDS), np.int64)
         ids_BF[:, mine] = [asked[f.name][0] + offsets[f.name] for f in request]
         ids_BF[:, np.invert(mine)] = vectors.ids_NF[places]
-        cases.append((asked, places, ids_BF, vectors.ids_NF[places]))
+        cases.append((net.request.inputs(asked, 1), places, ids_BF, vectors.ids_NF[places]))
     case = itertools.cycle(cases)
     now = cases[0]
 
@@ -101,11 +101,11 @@ def _net_alone(app: App, store: EndlessVersions, repeats: int) -> dict[str, dict
         now = next(case)
 
     def share() -> tuple[np.ndarray, np.ndarray]:
-        return net.request_share(now[0], 1)
+        return net.row_share(net.request, *now[0])
 
     sides: dict[str, Callable[[], Any]] = {
         "precomputed": lambda: net.joined(share(), request_of, vectors.first_NK, vectors.wide_N, now[1]),
-        "split": lambda: net.joined(share(), request_of, *net.row_share(now[3], nothing)),
+        "split": lambda: net.joined(share(), request_of, *net.row_share(net.candidate, now[3], nothing)),
         "torch": lambda: torch_net(torch.from_numpy(now[2])),
         "onnxruntime": lambda: onnx_net(now[2]),
         "booster_torch": lambda: booster(torch.from_numpy(now[2])),
