@@ -3,7 +3,8 @@
 Two ways to the same values. By frames: one Polars call to check and one to featurize, each of which costs a fraction
 of a millisecond however few its rows. By heart: what a column of text, whole numbers or truth values holds comes again
 and again (a device, a category, an item), so it is checked and featurised once a value, by the same code, and looked
-up from then on. The second way says only that all is well; where it is not, the first says what is wrong.
+up from then on; other numbers become features in NumPy (`nodes.plain_numbers`). The second way says only that all is
+well; where it is not, the first says what is wrong.
 """
 
 import math
@@ -24,6 +25,7 @@ from contracts.odcs import Column
 from contracts.rowcheck import reasons
 from nodes.feature_columns import SAID, dtype_of
 from nodes.featurize import Featurizer, fill_serving_defaults
+from nodes.plain_numbers import Made, plainly
 
 #: Values of one column that are known by heart; with one more all are forgotten. Some 100 bytes each.
 _KNOWN_VALUES = 65_536
@@ -101,9 +103,16 @@ class RequestSide:
             if column.physical in BY_HEART and column.within:
                 self._by_heart[place] = _ByHeart(app, column, mine)
                 rest = [f for f in rest if f not in mine]
-        read = {name for feature in rest for name in feature.inputs}
         other = [place for place in range(len(columns)) if place not in self._by_heart]
         self._simple = {place: good for place in other if (good := _simple_rules(columns[place]))}
+        filled = {name for feature in features if feature.serve_default is not None for name in feature.inputs}
+        self._plain: list[tuple[int, str, Made]] = []  # place of the column, name of the feature, what makes it
+        for place in (place for place in self._simple if columns[place].name not in filled):
+            mine = [f for f in rest if f.inputs == (columns[place].name,)]
+            self._plain += [(place, f.name, made) for f in mine if (made := plainly(f, columns[place]))]
+        made_plainly = {name for _, name, _ in self._plain}
+        rest = [feature for feature in rest if feature.name not in made_plainly]
+        read = {name for feature in rest for name in feature.inputs}
         checked = [place for place in other if place not in self._simple]
         self._rest = sorted({*checked, *(p for p, c in enumerate(columns) if c.name in read)} or ({0} if rest else ()))
         self._rest_reason = _reason(app, [columns[place] for place in checked]) if checked else None
@@ -147,6 +156,7 @@ class RequestSide:
                     return None
             if not all(all(map(good, values[place])) for place, good in self._simple.items()):
                 return None
+            made |= {name: make(values[place]) for place, name, make in self._plain}
             if self._rest:
                 frame = frame_of([self.columns[place] for place in self._rest], [values[place] for place in self._rest])
                 if self._rest_reason is not None:
@@ -244,10 +254,10 @@ def _reason(app: App, columns: Sequence[Column]) -> pl.Expr:
 
 def _simple_rules(column: Column) -> Callable[[Any], bool] | None:
     """Whether a value of the column's type is surely good; None for rules that only `contracts.rowcheck` can judge."""
-    if column.pattern is not None or column.allowed is not None or column.physical.startswith("list"):
+    if column.pattern is not None or column.allowed is not None:
         return None
     absent = not column.required
-    if column.physical == "string":
+    if column.physical in {"string", "list<string>"}:
         shortest, longest = column.min_length or 0, math.inf if column.max_length is None else column.max_length
         return lambda value: absent if value is None else shortest <= len(value) <= longest
     low = -math.inf if column.minimum is None else column.minimum
