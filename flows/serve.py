@@ -24,6 +24,7 @@ from nodes.light_numpy import one_thread
 from nodes.metrics_http import Metrics
 from nodes.paced_commits import PacedCommits
 from nodes.serve_metrics import ServeMetrics
+from nodes.settled_heap import settled_heap
 from nodes.slow_requests import SlowRequests
 from nodes.snapshots import Sink, Snapshots
 from nodes.weight_buffers import ServedStore
@@ -108,6 +109,7 @@ def serve(
         one_thread(),
         Arms(app, stores, every_s=refresh_s, catalogue=catalogue) as arms,
         Snapshots(app, snapshots, arms.shadows, told, clock_ms, by_id=catalogue is not None) as recorded,
+        settled_heap(),
     ):
         _warn_of_priors(arms)
         commits = PacedCommits(requests, COMMIT_S)

@@ -11,6 +11,7 @@ from nodes.clock import now_ms
 from nodes.kafka_log import KafkaLog
 from nodes.paced_commits import PacedCommits
 from nodes.reply_headers import reply_headers
+from nodes.settled_heap import settled_heap
 from nodes.thread_turns import short_turns
 
 
@@ -27,6 +28,7 @@ def echo(requests: str, responses: str, group: str, most: int = 128) -> None:
         stopped_by_signals() as stop,
         short_turns(),
         KafkaLog(requests, responses, group, Kafka(), answer_s=ANSWER_S) as log,
+        settled_heap(),
     ):
         answer_until(stop, log, most)
 
