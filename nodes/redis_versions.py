@@ -53,6 +53,7 @@ class RedisVersions:
     ) -> None:
         self.called, self.model = called or masked(url), model
         self._schema_id, self._key = schema_id, key
+        self._verified: dict[int, tuple[bytes, WeightManifest]] = {}  # of the versions held: what was read, and says
         try:
             self._redis: Any = redis.Redis.from_url(
                 url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=Retry(NoBackoff(), 1)
@@ -189,13 +190,22 @@ class RedisVersions:
             entries = self._redis.xrevrange(names.releases_key(self.model), count=newest)
             # a rollback names one too: older than the others, it must be seen again to expire once it is not live
             numbers = sorted({int(fields[b"version"]) for _, fields in entries})
-            held: list[WeightManifest] = []
+            held: list[WeightManifest | None] = []
             for start in range(0, len(numbers), _MANIFESTS_AT_ONCE):
                 some = numbers[start : start + _MANIFESTS_AT_ONCE]
                 found = self._redis.mget([names.manifest_key(self.model, number) for number in some])
-                for number, data in zip(some, found, strict=True):
-                    try:
-                        held += [read_manifest(data, self.model, number, key=self._key)] if data is not None else []
-                    except RocketError:  # not listed: `fetch` says what is wrong with it
-                        continue
-        return held
+                held += [self._read_again(number, data) for number, data in zip(some, found, strict=True)]
+        self._verified = {number: known for number, known in self._verified.items() if number in numbers}
+        return [manifest for manifest in held if manifest is not None]
+
+    def _read_again(self, version: int, data: bytes | None) -> WeightManifest | None:
+        """A manifest that is there and good; the very bytes that were good before are not judged anew."""
+        known = self._verified.get(version)
+        if data is None or (known is not None and known[0] == data):
+            return None if known is None or data is None else known[1]
+        try:
+            manifest = read_manifest(data, self.model, version, key=self._key)
+        except RocketError:  # not listed: `fetch` says what is wrong with it
+            return None
+        self._verified[version] = data, manifest
+        return manifest

@@ -64,6 +64,9 @@ class RedisWeights(RedisVersions, ServingRecords):
     ) -> None:
         super().__init__(url, model, schema_id=schema_id, key=key, called=called, timeout_s=timeout_s)
         self._keep, self._ttl_s = keep, ttl_s
+        self._released: int | None = None  # by this one, last; what follows holds as long as nobody did anything since
+        self._retired: set[int] = set()  # versions that expire
+        self._bases: dict[int, WeightManifest] = {}  # older than those held, and needed by them
         self._who = who or f"{_user()}@{socket.gethostname()}:{os.getpid()}"
 
     def take_epoch(self, above: int = 0) -> int:
@@ -109,9 +112,17 @@ class RedisWeights(RedisVersions, ServingRecords):
             writing.set(keys[0], data, ex=STAGING_S)
             writing.execute()
         why = str(manifest.gate.get("reason") or "published without a gate")
+        if not self._undisturbed():
+            self._retired, self._bases = set(), {}
         self._move(lua.RELEASE, [made, *bases], [version, manifest.epoch, self._who, why])
+        self._released = version
         self._retire(held | {version: made})
         return made
+
+    def _undisturbed(self) -> bool:
+        """Whether the last release of all is this one's: else a rollback may have kept versions from expiring."""
+        newest = self.newest_release()
+        return newest is not None and (newest["action"], newest["version"]) == ("publish", str(self._released))
 
     def rollback(self, version: int, why: str) -> None:
         """Point at an older version, on the record; versions published later still get larger numbers.
@@ -134,11 +145,21 @@ class RedisWeights(RedisVersions, ServingRecords):
         """Let the versions expire that none of the newest `keep` needs, nor the current one."""
         current = self.current_version()
         kept = [*sorted(held)[-self._keep :], *([] if current is None else [current])]
-        needed_by = dependents(held, lambda version: held.get(version) or self.manifest(version))
+
+        def manifest_of(version: int) -> WeightManifest:
+            if version not in held and version not in self._bases:
+                self._bases[version] = self.manifest(version)
+            return held.get(version) or self._bases[version]
+
+        needed_by = dependents(held, manifest_of)
+        asked = {}
         for version, (manifest, needing) in sorted(needed_by.items()):
-            if not needing.intersection(kept):
+            if not needing.intersection(kept) and version not in self._retired:
                 keys = [names.current_key(self.model), *self._keys(manifest)]
-                self._run(lua.EXPIRE, keys, [self._ttl_s, version, *sorted(needing - {version})])
+                asked[version] = keys, [self._ttl_s, version, *sorted(needing - {version})]
+        self._run_all(lua.EXPIRE, list(asked.values()))
+        self._retired = (self._retired | asked.keys()) & needed_by.keys()
+        self._bases = {version: known for version, known in self._bases.items() if version in needed_by}
 
     def _fenced(self, epoch: int | str) -> FencedError:
         return FencedError(
@@ -148,8 +169,23 @@ class RedisWeights(RedisVersions, ServingRecords):
 
     def _run(self, script: str, keys: list[str], args: list[Any]) -> str:
         """Run a script and turn its refusals into errors."""
+        (detail,) = self._run_all(script, [(keys, args)])
+        return detail
+
+    def _run_all(self, script: str, asked: Sequence[tuple[list[str], list[Any]]]) -> list[str]:
+        """Likewise with each of these keys and arguments, in one exchange."""
         with speaking(self.called):
-            code, detail = (part.decode() for part in self._redis.eval(script, len(keys), *keys, *args))
+            writing = self._redis.pipeline(transaction=False)
+            for keys, args in asked:
+                writing.eval(script, len(keys), *keys, *args)
+            answers = writing.execute(raise_on_error=False)  # it would put the script's text before what is wrong
+            for answer in answers:
+                if isinstance(answer, Exception):
+                    raise answer
+        return [self._told(*map(bytes.decode, answer)) for answer in answers]
+
+    def _told(self, code: str, detail: str) -> str:
+        """What a script says; its refusals as errors."""
         if code == "fenced":
             raise self._fenced(detail)
         if code == "corrupt":
