@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from types import TracebackType
-from typing import NamedTuple
 
 from kafka import OffsetAndMetadata, TopicPartition, errors
 from kafka.admin import MemberToRemove
@@ -26,6 +25,7 @@ from nodes.kafka_damage import skip_damage
 from nodes.kafka_errors import speaking
 from nodes.kafka_rebalance import ForgetRevoked
 from nodes.kafka_record import record_of
+from nodes.kafka_standing import Standing, standing_of
 from nodes.kafka_url import KafkaUrl, parse_kafka_url
 
 _log = logging.getLogger(__name__)
@@ -35,6 +35,7 @@ _POLL_INTERVAL_MS = 60_000  # and one that does not poll
 _HEARTBEAT_MS = 1_000
 _JOIN_MS = 500  # a poll of a member without partitions: nothing can come before it has joined
 _LOST_S = 8.0  # a member that has not joined for that long begins anew
+_NEWS_S = 1.0  # brokers that took an answer so lately are there
 _COMMIT_S = 5.0  # a commit that takes longer is left to the next one
 _CLOSE_S, _CLOSE_AWAY_S = 3.0, 0.5  # with brokers and without
 # The partitions are another member's now: it reads again what was not committed.
@@ -44,13 +45,6 @@ _NOT_OURS = (
     errors.UnknownMemberIdError,
     errors.RebalanceInProgressError,
 )
-
-
-class Standing(NamedTuple):
-    """What a member of a group has, and how far it is."""
-
-    partitions: int  #: that it reads
-    lag: int  #: records in them that it has not polled
 
 
 class KafkaLog:
@@ -114,6 +108,7 @@ class KafkaLog:
             heartbeat_interval_ms=_HEARTBEAT_MS,
             max_poll_interval_ms=_POLL_INTERVAL_MS,
         )
+        self._answered_s = float("-inf")  # when brokers took an answer last
         self._stable_s = time.monotonic()  # when this member was last in its group, or last joined again
         self._subscribe()
         with speaking(str(self.requests)):  # who joins without knowing the partitions has to join twice
@@ -166,27 +161,23 @@ class KafkaLog:
             ]
             for each in sent:
                 each.get(self._delivery_s)
-        self._away = False
+        self._away, self._answered_s = False, time.monotonic()
 
     def standing(self, max_wait_s: float = 0.5) -> Standing:
-        """How many partitions this member has, and how far behind it is; asks the brokers.
+        """How many partitions this member has, and how far behind it is.
+
+        Asks the brokers, unless they took an answer within the last second: then they are there, and fetches tell ends.
 
         Raises:
             UnreachableError: they do not answer within `max_wait_s`.
             StoreError: they refuse.
         """
         self._away = True
-        max_wait_ms = round(max_wait_s * 1000)
+        ask = time.monotonic() - self._answered_s > _NEWS_S
         with self._speaking(self.requests):
-            mine = list(self._consumer.assignment())
-            asked = mine or [TopicPartition(self.requests.topic, 0)]
-            ends = self._consumer.end_offsets(asked, timeout_ms=max_wait_ms)
-            try:
-                at = {part: self._consumer.position(part, timeout_ms=max_wait_ms) for part in mine}
-            except errors.IllegalStateError:  # taken away between two lines
-                mine, at = [], {}
+            found = standing_of(self._consumer, self.requests.topic, ask=ask, max_wait_ms=round(max_wait_s * 1000))
         self._away = False
-        return Standing(len(mine), sum(max(0, ends[part] - (at[part] or 0)) for part in mine))
+        return found
 
     def commit(self) -> None:
         """Everything polled so far is done with.
