@@ -24,7 +24,7 @@ from nodes.fake_traffic import light_arrays
 from nodes.featurize import featurize, fill_serving_defaults
 
 #: Impressions that a version has learnt more than the one before: they touch about 1 % of adsim's rows.
-LEARNT = 1000
+LEARNT = 1500
 _PERIOD = 64  # of levels
 _STRIDE = 37  # so far a level is from that of the version before: no step of it is small
 _AT_ONCE = 100  # requests made into features together

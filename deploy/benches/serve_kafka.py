@@ -3,7 +3,7 @@
 load (a process) ─▶ topics ─▶ rocket serve (a process) ◀─ Valkey ◀─ a version every second
         └─────────▶ topics ─▶ echo (a process)
 
-Requests name 200 items by id alone. The versions are those of a trainer that learns 1,000 impressions a second, as the
+Requests name 200 items by id alone. The versions are those of a trainer that learns 1,500 impressions a second, as the
 app's `publish` section has it: what they touched, about 1 % of the rows, and all dense weights travel as a delta, and
 after 16 deltas a full version does. With `whole` every version is full. Every weight is a function of the version and
 of the one that touched it last, and so is every score: an answer proves which version made it (`proving_weights`).
