@@ -1,6 +1,7 @@
 """What expires does not hang on what a publisher remembers, and remembering saves most of the asking."""
 
 import uuid
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,7 @@ class Trainer:
         return found
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.none() | st.integers(0, 30), min_size=3, max_size=14), st.integers(1, 4))
 def test_the_same_versions_expire_whether_a_publisher_remembers_or_not(
     valkey_url: str, said: list[int | None], full_every: int
@@ -67,7 +68,8 @@ def test_the_same_versions_expire_whether_a_publisher_remembers_or_not(
                 if each is None:
                     trainer.publish()
                 else:
-                    RedisWeights(valkey_url, trainer.store.model).rollback(1 + each % trainer.step, "a test")
+                    with closing(RedisWeights(valkey_url, trainer.store.model)) as another:
+                        another.rollback(1 + each % trainer.step, "a test")
             one, other = (trainer.expiring(client) for trainer in trainers)
             assert one == other
     for store in stores:
