@@ -96,9 +96,16 @@ def tensors_into(tensors: Mapping[str, torch.Tensor]) -> Fill:
         told += b" " * (-len(told) % _ALIGNED)
         sink.write(len(told).to_bytes(8, "little") + told)
         for _, tensor in ordered:
-            sink.write(tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().data)
+            sink.write(_bytes_of(tensor))
 
     return fill
+
+
+def _bytes_of(tensor: torch.Tensor) -> memoryview:
+    """Its elements in order, where they lie if they lie so; one element is contiguous whatever its stride says."""
+    flat = tensor.detach().contiguous()
+    flat = flat.as_strided((flat.numel(),), (1,), flat.storage_offset())
+    return flat.view(torch.uint8).numpy().data
 
 
 def table_into(table: pl.DataFrame) -> Fill:

@@ -121,7 +121,7 @@ def test_arrival_stops_and_schedules_change_no_weight(
         done = live.stop()
         assert done["examples"] == done["position"] <= written
     live = Live(app, log, folder, store=store)
-    live.until(lambda: bool(live.beats) and live.beats[-1]["pending"] == ROWS - LEARNT)
+    live.until(lambda: bool(live.beats) and live.beats[-1]["lag_rows"] == live.beats[-1]["pending"] == ROWS - LEARNT)
     done = live.stop()
     assert (done["examples"], done["pending"], done["redelivered"], done["lag_rows"]) == (LEARNT, 56, 0, 56)
     found = load_newest(folder, app.schema_id)

@@ -41,6 +41,16 @@ print(peaks[1] - peaks[0])
 """
 
 
+@pytest.mark.parametrize("whole", [torch.arange(6.0).view(2, 3), torch.arange(6).view(3, 2).t(), torch.ones(4)[1:3]])
+@pytest.mark.parametrize("part", [slice(None), slice(0, 1), slice(0, 0)])
+def test_strides_of_a_tensor_do_not_matter(whole: torch.Tensor, part: slice) -> None:
+    """One element counts as contiguous with any stride: NumPy hands out such arrays."""
+    for tensor in (whole[part], whole[part].flatten()[:1], torch.ones((), dtype=whole.dtype).expand(1)):
+        told = io.BytesIO()
+        tensors_into({"a": tensor})(told)
+        assert told.getvalue() == safetensors.torch.save({"a": tensor.clone(memory_format=torch.contiguous_format)})
+
+
 @given(
     st.dictionaries(NAMES, st.tuples(st.sampled_from(list(_DTYPES)), SHAPES), max_size=6),
     st.integers(0, 2**31),
