@@ -4,8 +4,10 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-_INK, _GRID, _PALE = "#334155", "#e2e8f0", "#94a3b8"
-_ROCKET, _TEACHER, _OTHER = "#0072B2", "#D55E00", "#94a3b8"
+from deploy.benches.gain_bars import Bar, gain_bars
+from deploy.benches.quality_study.variants import BOOSTER, ROCKET
+
+_COLOURS = {"rocket": "#0072B2", "booster": "#D55E00", "light net or peer": "#94a3b8"}
 
 
 def draw(models: list[dict[str, Any]], title: str) -> Figure:
@@ -15,27 +17,12 @@ def draw(models: list[dict[str, Any]], title: str) -> Figure:
         models: rows of `Study.table`; those that are compared with nothing are left out.
         title: of the picture.
     """
-    rows = sorted((row for row in models if row.get("d_auc") is not None), key=lambda row: float(row["d_auc"]))
-    figure = Figure(figsize=(7.6, 1.2 + 0.26 * len(rows)), layout="constrained")
-    axes = figure.add_subplot()
-    axes.axvline(0, color=_INK, linewidth=0.8)
-    axes.barh(
-        [_label(row) for row in rows],
-        [1e4 * row["d_auc"] for row in rows],
-        xerr=[2e4 * row["d_auc_se_users"] for row in rows],
-        color=[_colour(str(row["model"])) for row in rows],
-        error_kw={"ecolor": _INK, "elinewidth": 0.8, "capsize": 2},
-        height=0.7,
-    )
-    axes.set_xlabel("AUC over the model that it is compared with, x 1e-4; two standard errors over users", color=_INK)
-    axes.set_title(title, loc="left", color=_INK, fontsize=10)
-    axes.tick_params(labelsize=8, colors=_INK)
-    axes.grid(axis="x", color=_GRID)
-    axes.set_axisbelow(True)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(_PALE)
-    return figure
+    rows = sorted((row for row in models if row.get("d_auc") is not None), key=lambda row: -float(row["d_auc"]))
+    bars = [
+        Bar(_label(row), 1e4 * row["d_auc"], 1e4 * row["d_auc_se_users"], kind_of(str(row["model"]))) for row in rows
+    ]
+    axis = "AUC over the model that it is compared with, x 1e-4; two standard errors over users"
+    return gain_bars(bars, _COLOURS, title=title, axis=axis)
 
 
 def _label(row: dict[str, Any]) -> str:
@@ -43,7 +30,12 @@ def _label(row: dict[str, Any]) -> str:
     return f"{row['model']}  ({count:,})" if count else str(row["model"])
 
 
-def _colour(name: str) -> str:
-    if "booster" in name:
-        return _TEACHER
-    return _ROCKET if name == "rocket" else _OTHER
+def kind_of(name: str) -> str:
+    """What a row of the table is.
+
+    >>> [kind_of(name) for name in ("rocket", "no gate: booster", "booster sees profile only")]
+    ['rocket', 'booster', 'light net or peer']
+    """
+    if name == BOOSTER or name.endswith(": booster"):
+        return "booster"
+    return "rocket" if name == ROCKET else "light net or peer"
