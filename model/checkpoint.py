@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import polars as pl
 import safetensors.torch
 import torch
@@ -80,8 +81,7 @@ def save_checkpoint(
         StoreError: it cannot be written; the checkpoints before it are untouched.
     """
     parts = _parts(tensors, meta, tables)
-    known = {key: meta[key] for key in REQUIRED if key != "metrics"}
-    manifest = Manifest(format=FORMAT, **known, files={})
+    manifest = Manifest(format=FORMAT, **{key: meta[key] for key in REQUIRED if key != "metrics"}, files={})
     final, beside = folder / manifest.name, folder / f".writing-{manifest.name}"
     check_epoch(folder, manifest.epoch)
     if final.exists():
@@ -90,7 +90,7 @@ def save_checkpoint(
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir()
         files = {name: write_file(beside / name, fill) for name, fill in parts.items()}
-        whole = Manifest(format=FORMAT, **known, files=dict(sorted(files.items())))
+        whole = msgspec.structs.replace(manifest, files=dict(sorted(files.items())))
         write_file(beside / MANIFEST, lambda sink: sink.write(encode_manifest(whole)))
         sync_folder(beside)
         check_epoch(folder, manifest.epoch)

@@ -200,9 +200,11 @@ class RedisVersions:
 
     def _read_again(self, version: int, data: bytes | None) -> WeightManifest | None:
         """A manifest that is there and good; the very bytes that were good before are not judged anew."""
+        if data is None:
+            return None
         known = self._verified.get(version)
-        if data is None or (known is not None and known[0] == data):
-            return None if known is None or data is None else known[1]
+        if known is not None and known[0] == data:
+            return known[1]
         try:
             manifest = read_manifest(data, self.model, version, key=self._key)
         except RocketError:  # not listed: `fetch` says what is wrong with it
