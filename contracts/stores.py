@@ -28,8 +28,8 @@ class EventLog(Protocol):
         """Write whole records; returns when they are safe."""
         ...
 
-    def commit(self) -> None:
-        """Everything polled so far is done with."""
+    def commit(self, *, wait: bool = True) -> None:
+        """Everything polled so far is done with; without `wait` that is known some time later, with a later commit."""
         ...
 
 

@@ -118,7 +118,7 @@ def serve(
             watch.look(arms)
             records = requests.poll(poll_ms, max_requests)
             if not records:
-                commits.settle()
+                commits.idle()
                 continue
             polled_ms = clock_ms()
             arms.sample(records[0].value)
@@ -206,7 +206,6 @@ class _Watch:
                 found = self._standing()
             except UnreachableError as error:
                 trouble = str(error)
-                self._told.metrics.ready(False, trouble)
             else:
                 if not found.partitions and now_s < self._joining_until_s:
                     pause_s = _SOON_S

@@ -17,7 +17,7 @@ from flows.serve import serve
 from nodes.arms import models_of
 from nodes.catalogue import CatalogueSource
 from nodes.clock import now_ms
-from nodes.kafka_log import KafkaLog
+from nodes.kafka_logs import open_kafka_log
 from nodes.member_name import member_name
 from nodes.metrics_http import Metrics
 from nodes.serve_metrics import ServeMetrics
@@ -88,7 +88,7 @@ def run(
         Metrics("serve", alive_s=ALIVE_S) as metrics,
         ExitStack() as opened,
         _named(member, locks, f"{requests} {group}") as name,
-        KafkaLog(
+        open_kafka_log(
             requests,
             responses,
             group,

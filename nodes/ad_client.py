@@ -16,7 +16,7 @@ from nodes.kafka_client import close_producer, consumer, partitions_of_all, prod
 from nodes.kafka_errors import speaking
 from nodes.kafka_record import record_of
 from nodes.kafka_url import parse_kafka_url
-from nodes.reply_headers import CORRELATION_ID, REPLY_TOPIC, Headers
+from nodes.reply_headers import CORRELATION_ID, REPLY_TOPIC, Headers, header_of
 
 _POLL_MS = 100
 _DECODE = msgspec.json.Decoder(AdResponse).decode
@@ -172,7 +172,7 @@ class AdClient:
         for records in found.values():
             for each in records:
                 answer = record_of(each)
-                correlation_id = next((value for name, value in answer.headers if name == CORRELATION_ID), None)
+                correlation_id = header_of(answer, CORRELATION_ID)
                 if correlation_id is not None:
                     self._due_s.pop(correlation_id, None)
                 yield correlation_id, answer

@@ -135,15 +135,17 @@ class AnswerDesk:
         make: Callable[[Sequence[Record], Sequence[Peeked]], Answered],
         stop: threading.Event,
     ) -> Answered | None:
+        trouble = ""
         while True:
             made = make(records, peeked)
             made.responses = self._checked(records, made.responses)
-            self._told.alive(may_take_s=_APPEND_S)
+            self._told.alive(trouble, may_take_s=_APPEND_S)
             try:
                 self._append(records, peeked, made.responses)
             except UnreachableError as error:
+                trouble = str(error)
                 self._told.retried()
-                self._told.alive(str(error), may_take_s=_APPEND_S)
+                self._told.alive(trouble, may_take_s=_APPEND_S)
                 if stop.wait(_AGAIN_S):
                     return None
                 continue

@@ -78,8 +78,9 @@ class MemoryLog:
                 self.records.append(stamped)
             self._lock.notify_all()
 
-    def commit(self) -> None:
-        """Everything polled so far is done with."""
+    def commit(self, *, wait: bool = True) -> None:
+        """Everything polled so far is done with, at once whether or not that is waited for."""
+        del wait
         with self._lock:
             failure, self.fail_commit = self.fail_commit, None
             if failure is not None:

@@ -32,14 +32,14 @@ def skip_damage(reader: KafkaConsumer, brokers: Sequence[str], kafka: Kafka) -> 
     skipped: dict[TopicPartition, tuple[int, int]] = {}
     for part in sorted(reader.assignment()):
         at = reader.position(part)
-        after = _readable_from(part, at, brokers, kafka)
+        after = readable_from(part, at, brokers, kafka)
         if after != at:
             reader.seek(part, after)
             skipped[part] = at, after
     return skipped
 
 
-def _readable_from(part: TopicPartition, offset: int, brokers: Sequence[str], kafka: Kafka) -> int:
+def readable_from(part: TopicPartition, offset: int, brokers: Sequence[str], kafka: Kafka) -> int:
     """The first offset from `offset` on at which something can be read, or the end."""
     with closing(consumer(brokers, kafka, max_partition_fetch_bytes=1)) as probe:
         probe.assign([part])

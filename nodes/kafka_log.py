@@ -9,42 +9,39 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from types import TracebackType
 
-from kafka import OffsetAndMetadata, TopicPartition, errors
-from kafka.admin import MemberToRemove
+from kafka import errors
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.structs import MemberState
 
-from contracts.errors import ContractError, FencedError, RocketError
+from contracts.errors import FencedError
 from contracts.sections import Kafka
 from contracts.stores import Record
-from nodes.kafka_client import admin, close_producer, consumer, partitions_of_all, producer
+from nodes.group_commits import GroupCommits
+from nodes.kafka_client import close_producer, consumer, producer
 from nodes.kafka_damage import skip_damage
 from nodes.kafka_errors import speaking
-from nodes.kafka_rebalance import ForgetRevoked
+from nodes.kafka_group import (
+    CLOSE_AWAY_S,
+    CLOSE_S,
+    HEARTBEAT_MS,
+    NEWS_S,
+    POLL_INTERVAL_MS,
+    SESSION_MS,
+    answer_topic,
+    found_topics,
+    leave_group,
+)
+from nodes.kafka_rebalance import ForgetRevoked, remember_join
 from nodes.kafka_record import record_of
 from nodes.kafka_standing import Standing, standing_of
-from nodes.kafka_url import KafkaUrl, parse_kafka_url
+from nodes.kafka_url import KafkaUrl
 
 _log = logging.getLogger(__name__)
-_REPLY_TOPIC = "kafka_replyTopic"
-_SESSION_MS = 6_000  # a member that is silent that long loses its partitions; brokers take no less by default
-_POLL_INTERVAL_MS = 60_000  # and one that does not poll
-_HEARTBEAT_MS = 1_000
 _JOIN_MS = 500  # a poll of a member without partitions: nothing can come before it has joined
 _LOST_S = 8.0  # a member that has not joined for that long begins anew
-_NEWS_S = 1.0  # brokers that took an answer so lately are there
-_COMMIT_S = 5.0  # a commit that takes longer is left to the next one
-_CLOSE_S, _CLOSE_AWAY_S = 3.0, 0.5  # with brokers and without
-# The partitions are another member's now: it reads again what was not committed.
-_NOT_OURS = (
-    errors.CommitFailedError,
-    errors.IllegalGenerationError,
-    errors.UnknownMemberIdError,
-    errors.RebalanceInProgressError,
-)
 
 
 class KafkaLog:
@@ -82,13 +79,9 @@ class KafkaLog:
         begin: str = "earliest",
         answer_s: float | None = None,
     ) -> None:
-        self.requests, self.responses = parse_kafka_url(requests), parse_kafka_url(responses)
-        if set(self.requests.brokers) != set(self.responses.brokers):
-            raise ContractError(f"{responses}: answers go to the brokers that requests come from, {requests}")
         self._reply_topics = frozenset(reply_topics)
+        self.requests, self.responses = found_topics(requests, responses, self._reply_topics, kafka)
         brokers = self.requests.brokers
-        partitions_of_all(brokers, [self.requests.topic, self.responses.topic, *self._reply_topics], kafka)
-        self._done: dict[TopicPartition, int] = {}  # partition -> the offset after the last one polled, to commit
         self.counts: Counter[str] = (
             Counter()
         )  #: commits_failed, damaged, joined_again, partitions_lost, replies_refused
@@ -104,10 +97,11 @@ class KafkaLog:
             group_instance_id=member,
             partition_assignment_strategy=(CooperativeStickyAssignor,),  # who keeps its partitions goes on answering
             auto_offset_reset=begin,
-            session_timeout_ms=_SESSION_MS,
-            heartbeat_interval_ms=_HEARTBEAT_MS,
-            max_poll_interval_ms=_POLL_INTERVAL_MS,
+            session_timeout_ms=SESSION_MS,
+            heartbeat_interval_ms=HEARTBEAT_MS,
+            max_poll_interval_ms=POLL_INTERVAL_MS,
         )
+        self._commits = GroupCommits(self._consumer, requests, self.counts, self._join)
         self._answered_s = float("-inf")  # when brokers took an answer last
         self._stable_s = time.monotonic()  # when this member was last in its group, or last joined again
         self._subscribe()
@@ -123,6 +117,7 @@ class KafkaLog:
         """
         with self._speaking(self.requests):
             try:
+                remember_join(self._consumer)
                 has_part = bool(self._consumer.assignment())
                 wait_ms = max_wait_ms if has_part else max(max_wait_ms, _JOIN_MS)
                 found = self._consumer.poll(timeout_ms=wait_ms, max_records=max_records)
@@ -134,7 +129,7 @@ class KafkaLog:
                 if not error.retriable:
                     raise
                 return []
-        self._done.update((part, records[-1].offset + 1) for part, records in found.items())
+        self._commits.done.update((part, records[-1].offset + 1) for part, records in found.items())
         return [record_of(each) for records in found.values() for each in records]
 
     def append(self, records: Sequence[Record]) -> None:
@@ -151,7 +146,7 @@ class KafkaLog:
         with self._speaking(self.responses):
             sent = [
                 self._producer.send(
-                    self._topic(record),
+                    answer_topic(record, self.responses.topic, self._reply_topics, self.counts),
                     record.value,
                     key=record.key,
                     headers=list(record.headers),
@@ -173,46 +168,45 @@ class KafkaLog:
             StoreError: they refuse.
         """
         self._away = True
-        ask = time.monotonic() - self._answered_s > _NEWS_S
+        ask = time.monotonic() - self._answered_s > NEWS_S
         with self._speaking(self.requests):
             found = standing_of(self._consumer, self.requests.topic, ask=ask, max_wait_ms=round(max_wait_s * 1000))
         self._away = False
         return found
 
-    def commit(self) -> None:
+    def commit(self, *, wait: bool = True) -> None:
         """Everything polled so far is done with.
 
         Where that cannot be said, because the broker is away or the partitions went to another member, the records
         come again, here or there; `counts` tells how often.
+
+        Raises:
+            StoreError: the broker refuses for good.
+            FencedError: another process has taken this member's name.
         """
-        # a copy: the client's thread may take partitions away meanwhile
-        upto = {part: OffsetAndMetadata(offset, "", -1) for part, offset in dict(self._done).items()}
-        if not upto:
-            return
         with self._speaking(self.requests):
-            try:
-                self._consumer.commit(upto, timeout_ms=round(_COMMIT_S * 1000))
-            except _NOT_OURS as error:
-                self._done.clear()
-                self._missed(error)
-                return
-            except errors.KafkaError as error:
-                if not error.retriable:
-                    raise
-                self._missed(error)  # kept: the next commit says it too
-                return
-        self._done.clear()
+            self._commits.say(wait=wait)
 
     def close(self) -> None:
         """Leave the group and end the connections, within some seconds even where no broker is there."""
-        patience_s = _CLOSE_AWAY_S if self._away else _CLOSE_S
+        patience_s = CLOSE_AWAY_S if self._away else CLOSE_S
+        member_id = self._consumer.group_metadata().member_id
         self._consumer.close(autocommit=False, timeout_ms=round(patience_s * 1000))
         close_producer(self._producer, patience_s)
         if self._member is not None and not self._away and not self._fenced:
-            self._leave(self._member)
+            leave_group(self.requests.brokers, self._kafka, self._group, self._member, member_id)
 
     def _subscribe(self) -> None:
-        self._consumer.subscribe([self.requests.topic], listener=ForgetRevoked(self._done, self.counts))
+        self._consumer.subscribe([self.requests.topic], listener=ForgetRevoked(self._commits.done, self.counts))
+
+    def _join(self, most_s: float) -> None:
+        """As a poll does where the group moves, but without taking records."""
+        try:
+            remember_join(self._consumer)
+            self._consumer._coordinator.poll(timeout_ms=round(most_s * 1000))  # noqa: SLF001  # nothing public does
+        except errors.KafkaError as error:
+            if not error.retriable:
+                raise
 
     def _skip_damage(self, error: errors.CorruptRecordError) -> list[Record]:
         skipped = skip_damage(self._consumer, self.requests.brokers, self._kafka)
@@ -225,10 +219,7 @@ class KafkaLog:
         return []
 
     def _join_again_where_lost(self) -> None:
-        """Mend a join whose end went by between two polls: the client (3.0.12) would wait for it for ever.
-
-        It happens when a leader learns of new partitions and a poll times out between its two requests.
-        """
+        """Mend a join whose end went by between two polls all the same: the client would wait for it for ever."""
         now_s = time.monotonic()
         if self._consumer.group_metadata().state == MemberState.STABLE:
             self._stable_s = now_s
@@ -247,14 +238,6 @@ class KafkaLog:
             self._fenced = True
             raise
 
-    def _leave(self, member: str) -> None:
-        """A member with a name of its own keeps its partitions when it closes, until it is told to go."""
-        try:
-            with closing(admin(self.requests.brokers, self._kafka)) as client, self._speaking(self.requests):
-                client.remove_group_members(self._group, [MemberToRemove(group_instance_id=member)])
-        except RocketError as error:
-            _log.warning("%s; others have its partitions in %d s", error, _SESSION_MS // 1000)
-
     def __enter__(self) -> "KafkaLog":
         return self
 
@@ -262,21 +245,6 @@ class KafkaLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _topic(self, record: Record) -> str:
-        asked = next((value for name, value in record.headers if name == _REPLY_TOPIC), None)
-        if asked is None:
-            return self.responses.topic
-        name = asked.decode("utf-8", "replace")
-        if name in self._reply_topics:
-            return name
-        if name != self.responses.topic:
-            self.counts["replies_refused"] += 1
-        return self.responses.topic
-
-    def _missed(self, error: Exception) -> None:
-        self.counts["commits_failed"] += 1
-        _log.warning("%s: not committed (%s); what was answered may be answered again", self.requests, error)
 
 
 def _within(answer_s: float) -> dict[str, int]:

@@ -45,6 +45,15 @@ def reply_headers(request: Record, *, app: str, at_ms: int) -> Headers:
     return tuple(sorted(kept)) + (_cloud_event(asked, app, at_ms) if "ce_id" in asked else ())
 
 
+def header_of(record: Record, name: str) -> bytes | None:
+    """The value of a record's header, of the first where several have the name; None: it has none.
+
+    >>> header_of(Record(None, b"", (("a", b"1"), ("a", b"2"))), "a")
+    b'1'
+    """
+    return next((value for each, value in record.headers if each == name), None)
+
+
 def traceparent_of(request: Record) -> str | None:
     """The trace that a request belongs to; None where it names none that is valid.
 
@@ -53,7 +62,7 @@ def traceparent_of(request: Record) -> str | None:
     '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01'
     >>> traceparent_of(Record(None, b"", (("traceparent", b"00-0-0-01"),)))
     """
-    given = next((value for name, value in request.headers if name == TRACEPARENT), None)
+    given = header_of(request, TRACEPARENT)
     return given.decode() if given is not None and valid_traceparent(given) else None
 
 
@@ -85,7 +94,7 @@ def asked_elsewhere(request: Record, allowed: Collection[str]) -> str | None:
     >>> asked_elsewhere(Record(None, b"", (("kafka_replyTopic", b"mine"),)), {"ctr.responses.v1"})
     'mine'
     """
-    topic = next((value for name, value in request.headers if name == REPLY_TOPIC), None)
+    topic = header_of(request, REPLY_TOPIC)
     if topic is None:
         return None
     name = topic[:_MAX_HEADER_BYTES].decode("utf-8", "replace")

@@ -132,8 +132,10 @@ class ServeMetrics:
         self._lag.set(lag_records)
 
     def alive(self, trouble: str = "", *, may_take_s: float = 0.0) -> None:
-        """The loop ticks, with or without brokers."""
+        """The loop ticks, with or without brokers; without them it is not ready."""
         self._degraded.set(bool(trouble))
+        if trouble:
+            self.metrics.ready(False, trouble)
         self.metrics.heartbeat(trouble, may_take_s=may_take_s)
 
     def _grown(self, counter: Counted, key: str, total: int) -> None:

@@ -11,7 +11,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -181,7 +181,8 @@ class Scorer:
 class Place:
     """Two topics, a group, and who asks there."""
 
-    def __init__(self, kafka: KafkaBroker, app: App, running: list[Scorer]) -> None:
+    def __init__(self, kafka: KafkaBroker, app: App, running: list[Scorer], words: Sequence[str] = ()) -> None:
+        self.words = words  # of each scorer
         self.kafka, self.app, self.group, self.running = kafka, app, f"g-{uuid4().hex[:8]}", running
         self.requests = kafka.url(kafka.create(kafka.name("req"), 2))
         self.responses = kafka.url(kafka.create(kafka.name("resp"), 2))
@@ -189,7 +190,7 @@ class Place:
         self.asker = Asker(self.client)
 
     def scorer(self, weights: str, *words: str) -> Scorer:
-        self.running.append(Scorer(self.requests, self.responses, weights, "--group", self.group, *words))
+        self.running.append(Scorer(self.requests, self.responses, weights, "--group", self.group, *self.words, *words))
         return self.running[-1]
 
     def ask(self, name: str, *, tmax: int = 60_000) -> tuple[str | None, int | None]:

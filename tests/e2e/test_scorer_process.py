@@ -82,8 +82,14 @@ def _later(look: Callable[[], float]) -> float:
     return look()
 
 
+@pytest.mark.parametrize("client_name", ["kafka-python", "librdkafka"])
 def test_memory_stays_within_copies_of_the_weights_over_swaps(
-    kafka: KafkaBroker, valkey_url: str, store: RedisWeights, app: App, monkeypatch: pytest.MonkeyPatch
+    kafka: KafkaBroker,
+    valkey_url: str,
+    store: RedisWeights,
+    app: App,
+    monkeypatch: pytest.MonkeyPatch,
+    client_name: str,
 ) -> None:
     monkeypatch.setattr("tests.live_scorer.SETS", (f"model.embedding_dim={_WIDTH}",))
     arrays = light_arrays(app)
@@ -93,7 +99,8 @@ def test_memory_stays_within_copies_of_the_weights_over_swaps(
     asked, answered = kafka.url(kafka.create(kafka.name("req"))), kafka.url(kafka.create(kafka.name("resp")))
     with scorers() as running, AdClient(asked, answered, app.config.kafka) as client:
         asker, began_s = Asker(client), time.monotonic()
-        running.append(Scorer(asked, answered, valkey_url, "--group", kafka.name("g")))
+        words = ("--group", kafka.name("g"), "--set", f"kafka.client={client_name}")
+        running.append(Scorer(asked, answered, valkey_url, *words))
         scorer = running[-1].started()
         scorer.until("/readyz", 200)
         ready_s = time.monotonic() - began_s

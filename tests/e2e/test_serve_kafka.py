@@ -34,10 +34,13 @@ def app() -> App:
     return small_app()
 
 
-@pytest.fixture
-def place(kafka: KafkaBroker, app: App) -> Iterator[Place]:
+CLIENTS = ["kafka-python", "librdkafka"]
+
+
+@pytest.fixture(params=CLIENTS)
+def place(kafka: KafkaBroker, app: App, request: pytest.FixtureRequest) -> Iterator[Place]:
     with scorers() as running:
-        made = Place(kafka, app, running)
+        made = Place(kafka, app, running, ("--set", f"kafka.client={request.param}"))
         with made.client:
             yield made
 
@@ -168,13 +171,14 @@ def test_workers_share_the_partitions_one_that_is_killed_comes_back_and_all_end_
     assert not any(worker.is_running() for worker in workers)
 
 
+@pytest.mark.parametrize("client", CLIENTS)
 def test_a_broker_that_comes_back_finds_the_scorer_waiting_and_one_that_does_not_lets_it_go(
-    own_kafka: Callable[[], KafkaBroker], valkey: EmbeddedValkey, app: App
+    own_kafka: Callable[[], KafkaBroker], valkey: EmbeddedValkey, app: App, client: str
 ) -> None:
     released(valkey, app, 1)
     kafka = own_kafka()
     with scorers() as running, contextlib.ExitStack() as stack:
-        place = Place(kafka, app, running)
+        place = Place(kafka, app, running, ("--set", f"kafka.client={client}"))
         stack.enter_context(place.client)
         scorer = place.scorer(valkey.url).started()
         assert place.ask("before") == ("model", 1)

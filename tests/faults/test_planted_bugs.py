@@ -85,8 +85,8 @@ class _Requests(MemoryLog):
         super().__init__(values)
         self.stop = threading.Event()
 
-    def commit(self) -> None:
-        super().commit()
+    def commit(self, *, wait: bool = True) -> None:
+        super().commit(wait=wait)
         if self.committed == len(self.records):
             self.stop.set()
 

@@ -100,10 +100,12 @@ class Away(MemoryLog):
     """Takes nothing `times` times, and lets a second pass each time."""
 
     def __init__(self, times: int, clock: ManualClock, stop: Callable[[], None] = lambda: None) -> None:
+        self.look: Callable[[], object] = lambda: None
         super().__init__()
         self.times, self.clock, self.stop = times, clock, stop
 
     def append(self, records: Any) -> None:
+        self.look()
         if records and self.times:
             self.times -= 1
             self.clock.advance(1000)
@@ -116,10 +118,13 @@ def test_while_the_brokers_are_away_answers_are_made_again_until_they_are_late(a
     clock = ManualClock(5)
     asked, answered = EndingLog(ask(app, 2), clock_ms=clock), Away(3, clock)
     metrics = Metrics("serve")
-    told = ServeMetrics(metrics, clock)
+    told, pages = ServeMetrics(metrics, clock), list[tuple[str, str]]()
+    answered.look = lambda: pages.append((metrics.health()[1], metrics.readiness()[1]))
     said = serve_all(app, asked, answered, MemoryWeights("adsim"), clock_ms=clock, metrics=told)
     assert (said["by_source"], asked.committed, said["left"]) == ({"expired": 2}, 2, 0)
     assert "ctr_serve_append_retries_total 3.0" in metrics.text()
+    away = "kafka://h: cannot be reached"
+    assert pages == [("ok", "ready"), *[(f"degraded: {away}", away)] * 3]
     assert metrics.health() == (True, "ok")
 
 
