@@ -4,9 +4,7 @@
 """
 
 import dataclasses
-import gc
 import itertools
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,19 +16,15 @@ from contracts.app import App
 from contracts.errors import RocketError
 from deploy.benches.peers.serving import NaiveScorer, TorchLight, onnx_light, torch_booster
 from deploy.benches.peers.serving_case import FIELDS, USER, WIDTH, EndlessVersions, items, messages, serving_app
+from deploy.benches.serve_under_load import CANDIDATES, DEPTH, encode, requests_per_s, under_load
+from deploy.benches.turns import in_turns
 from nodes.catalogue import Catalogue
 from nodes.item_vectors import ItemVectors
 from nodes.light_numpy import LightNet, one_thread
-from nodes.refresh import Refresher
 from nodes.request_side import LightSides
 from nodes.score import LightScorer
 
-CANDIDATES = 500
-_DEPTH = 16  # requests that wait together
-_LOAD = 0.5  # of what the scorer could do, in the open loop
-_NEVER_S = 1e6
 _TOLERANCE = 1e-5
-_encode = msgspec.json.Encoder().encode
 
 
 def run(quick: bool) -> dict[str, Any]:  # noqa: FBT001
@@ -48,7 +42,8 @@ def run(quick: bool) -> dict[str, Any]:  # noqa: FBT001
         with one_thread(), torch.inference_mode():
             net = _net_alone(app, store, repeats)
             whole = _whole_requests(app, store, max(repeats // 2, 20))
-            load = _under_load(app, store, 3.0 if quick else 20.0)
+            per_s = requests_per_s(app, store, 20 if quick else 120)
+            load = under_load(app, store, 3.0 if quick else 20.0)
     finally:
         torch.set_num_threads(threads)
     p50 = {name: spread["p50"] for name, spread in (net | whole).items()}
@@ -61,7 +56,7 @@ def run(quick: bool) -> dict[str, Any]:  # noqa: FBT001
         "full_json_vs_naive": p50["naive_json"] / p50["full_json"],
         "full_json_not_remembered_p50_ms": p50["full_json_not_remembered"],
         "full_json_not_remembered_vs_naive": p50["naive_json"] / p50["full_json_not_remembered"],
-        "ids_only_per_s": 1000 * _DEPTH / p50[f"ids_only_x{_DEPTH}"],
+        "ids_only_per_s": per_s,
         "candidates": CANDIDATES,
         "fields": FIELDS,
         "table_mb": round(4 * (WIDTH + 1) * app.layout.light_rows / 1e6, 1),
@@ -114,7 +109,7 @@ def _net_alone(app: App, store: EndlessVersions, repeats: int) -> dict[str, dict
         turn()
         found = {name: np.asarray(call()) for name, call in sides.items() if name != "booster_torch"}
         _agree(found)
-    return _in_turns(sides, repeats, turn)
+    return in_turns(sides, repeats, turn)
 
 
 def _whole_requests(app: App, store: EndlessVersions, repeats: int) -> dict[str, dict[str, float]]:
@@ -125,7 +120,7 @@ def _whole_requests(app: App, store: EndlessVersions, repeats: int) -> dict[str,
     forgetful, surprised = LightScorer(_remembering_none(app), weights), LightScorer(app, weights)
     naive = NaiveScorer(app, weights.arrays)
     rows = known.to_dicts()
-    drawn = [[rows[at] for at in draw.integers(0, len(rows), CANDIDATES)] for _ in range(3 * _DEPTH)]
+    drawn = [[rows[at] for at in draw.integers(0, len(rows), CANDIDATES)] for _ in range(3 * DEPTH)]
     full = messages(app, len(drawn), drawn, np.random.default_rng(4))
     named = [[{"item_id": row["item_id"]} for row in candidates] for candidates in drawn]
     ids_only = messages(app, len(drawn), named, np.random.default_rng(4))
@@ -141,20 +136,18 @@ def _whole_requests(app: App, store: EndlessVersions, repeats: int) -> dict[str,
         for by in (scorer, forgetful):  # as after some time: devices, categories and items are known, users are not
             by.answer([asked], now_ms=0)
     turns = itertools.count()
-    asked_full, asked_short, together = full[0], ids_only[0], ids_only[:_DEPTH]
+    asked_full, asked_short, together = full[0], ids_only[0], ids_only[:DEPTH]
 
     def turn() -> None:
         nonlocal asked_full, asked_short, together
         at = next(turns)
         user = b"user-%d" % draw.integers(1 << 40)
         asked_full, asked_short = (each[at % len(each)].replace(USER, user) for each in (full, ids_only))
-        start = at * _DEPTH % len(ids_only)
-        together = [
-            each.replace(USER, b"user-%d" % draw.integers(1 << 40)) for each in ids_only[start : start + _DEPTH]
-        ]
+        start = at * DEPTH % len(ids_only)
+        together = [each.replace(USER, b"user-%d" % draw.integers(1 << 40)) for each in ids_only[start : start + DEPTH]]
 
     def answer(by: LightScorer, asked: Sequence[bytes]) -> list[bytes]:
-        return [_encode(made) for made in by.answer(asked, now_ms=0)]
+        return [encode(made) for made in by.answer(asked, now_ms=0)]
 
     sides: dict[str, Callable[[], Any]] = {
         "full_json": lambda: answer(scorer, [asked_full]),
@@ -162,54 +155,14 @@ def _whole_requests(app: App, store: EndlessVersions, repeats: int) -> dict[str,
         "full_json_all_values_new": lambda: answer(surprised, [next(new)]),
         "naive_json": lambda: naive.answer(asked_full),
         "ids_only": lambda: answer(by_id, [asked_short]),
-        f"ids_only_x{_DEPTH}": lambda: answer(by_id, together),
+        f"ids_only_x{DEPTH}": lambda: answer(by_id, together),
     }
-    return _in_turns(sides, repeats, turn)
+    return in_turns(sides, repeats, turn)
 
 
 def _remembering_none(app: App) -> App:
     serving = app.config.serving.model_copy(update={"remember_candidates": 0})
     return dataclasses.replace(app, config=app.config.model_copy(update={"serving": serving}))
-
-
-def _under_load(app: App, store: EndlessVersions, seconds: float) -> dict[str, Any]:
-    """Requests by id at a fixed rate, whatever the answers take: in a steady state, and with a swap every second."""
-    draw = np.random.default_rng(5)
-    known = items(app, draw)
-    names = known["item_id"].to_list()
-    drawn = [[{"item_id": names[at]} for at in draw.integers(0, len(names), CANDIDATES)] for _ in range(4 * _DEPTH)]
-    asked = messages(app, len(drawn), drawn, draw)
-    catalogue, found, rate = Catalogue(app, known), dict[str, Any](), 0.0
-    for name, every_s in (("steady", _NEVER_S), ("during_swaps", 1.0)):
-        with Refresher(app, store, every_s=every_s, catalogue=catalogue) as refresher:
-            refresher.sample = asked[0]
-            if not rate:
-                closed = _in_turns({"one": lambda: refresher.scorer.answer(asked[:1], now_ms=0)}, 40, lambda: None)
-                rate = _LOAD * 1000 / closed["one"]["p50"]
-            before = refresher.swaps
-            found[name] = _open_loop(refresher, asked, rate, seconds) | {"swaps": refresher.swaps - before}
-    return {"requests_per_s": round(rate), **found}
-
-
-def _open_loop(refresher: Refresher, asked: Sequence[bytes], rate: float, seconds: float) -> dict[str, float]:
-    """Latency from when each request was due; those that are due together are answered together."""
-    count = int(rate * seconds)
-    due_s = time.perf_counter() + 0.05 + np.arange(count) / rate
-    took_s = np.empty(count)
-    done = 0
-    while done < count:
-        now = time.perf_counter()
-        if now < due_s[done]:
-            time.sleep(due_s[done] - now)
-            continue
-        stop = min(int(np.searchsorted(due_s, now, "right")), done + _DEPTH)
-        batch = [asked[number % len(asked)] for number in range(done, stop)]
-        with refresher.hold() as scorer:
-            for made in scorer.answer(batch, now_ms=0):
-                _encode(made)
-        took_s[done:stop] = time.perf_counter() - due_s[done:stop]
-        done = stop
-    return _spread(took_s * 1e3)
 
 
 def _agree(found: dict[str, np.ndarray]) -> None:
@@ -220,27 +173,3 @@ def _agree(found: dict[str, np.ndarray]) -> None:
             raise RocketError(
                 f"{name} differs from {next(iter(found))} by {apart:g}; the bench compares equal nets only"
             )
-
-
-def _in_turns(
-    sides: dict[str, Callable[[], Any]], repeats: int, turn: Callable[[], None]
-) -> dict[str, dict[str, float]]:
-    """Milliseconds of each side, taking turns in an order drawn anew, so that what comes before hits all alike."""
-    took: dict[str, list[float]] = {name: [] for name in sides}
-    draw = np.random.default_rng(6)
-    gc.collect()
-    gc.freeze()  # torch and ONNX Runtime are here to be compared with: their objects are no side's to look through
-    for number in range(repeats + 3):
-        turn()
-        for name in draw.permutation(list(sides)).tolist():
-            call = sides[name]
-            before = time.perf_counter()
-            call()
-            if number >= 3:  # the first ones warm up
-                took[name].append((time.perf_counter() - before) * 1e3)
-    return {name: _spread(np.array(values)) for name, values in took.items()}
-
-
-def _spread(took_ms: np.ndarray) -> dict[str, float]:
-    at = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}
-    return {name: round(float(np.quantile(took_ms, share)), 4) for name, share in at.items()}

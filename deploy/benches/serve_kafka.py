@@ -1,14 +1,15 @@
 """The scorer through a real Kafka, at a fixed rate and under swaps, against a service that only answers.
 
-load (a process) ─▶ topics ─▶ rocket serve (a process) ◀─ Valkey ◀─ a version every second
-        └─────────▶ topics ─▶ echo (a process)
+load (librdkafka) ─▶ topics ─▶ rocket serve (a process) ◀─ Valkey ◀─ a version every second
+        └──────────▶ topics ─▶ echo (a process)
 
 Requests name 200 items by id alone. The versions are those of a trainer that learns 1,500 impressions a second, as the
 app's `publish` section has it: what they touched, about 1 % of the rows, and all dense weights travel as a delta, and
 after 16 deltas a full version does. With `whole` every version is full. Every weight is a function of the version and
 of the one that touched it last, and so is every score: an answer proves which version made it (`proving_weights`).
-Spans of load on the one and on the other take turns, so that a busy moment of the machine hits both. Percentiles are of
-all latencies, counted from when each request was due.
+Spans of load on the one and on the other take turns, so that a busy moment of the machine hits both. A trainer shares
+the machine with both, too: while the echo has its turn, the same versions go to a name that nobody follows.
+Percentiles are of all latencies, counted from when each request was due.
 """
 
 import contextlib
@@ -30,6 +31,7 @@ from contracts.stores import WeightStore
 from contracts.weights import TouchedRows
 from deploy.benches.peers.echo import echo
 from deploy.benches.proving_weights import LEARNT, ProvingArrays, Replay, checked, rows_read
+from deploy.benches.rdkafka_load import LINGER_MS, RdKafkaClient
 from deploy.live.asker import ids_only, write_catalogue
 from deploy.live.children import Child
 from deploy.live.open_loop import load
@@ -37,7 +39,6 @@ from deploy.live.topics import make_run_topics
 from deploy.live.traffic import prepare
 from deploy.local.daemon import free_port
 from deploy.local.kafka_server import KafkaServer
-from nodes.ad_client import AdClient
 from nodes.clock import now_ms
 from nodes.embedded_valkey import EmbeddedValkey
 from nodes.publish import Publisher
@@ -46,6 +47,7 @@ from nodes.settled_heap import settled_heap
 from nodes.source import read_events
 
 PER_S, CANDIDATES, TMAX_MS = 500, 200, 100
+CLIENT = "librdkafka"
 _SPAN = {True: 1500, False: 5000}  # requests between two turns
 _SPANS = {True: 2, False: 21}
 _WARM = 500
@@ -53,14 +55,15 @@ _LINES, _ROWS = "requests.ndjson", "rows.npy"
 _READY_S = 60.0
 
 
-def run(quick: bool, *, whole: bool = False) -> dict[str, Any]:  # noqa: FBT001  # the form of every bench
+def run(quick: bool, *, whole: bool = False, client: str = CLIENT) -> dict[str, Any]:  # noqa: FBT001  # the form of every bench
     """105,000 requests (3,000 when quick) to the scorer and as many to the echo.
 
     Args:
         quick: a fiftieth of the requests.
         whole: publish a full version every second, in place of deltas and what the app's `publish` makes of them.
+        client: `kafka.client` of both services.
     """
-    app = load_app("adsim", {"publish": {"deltas": not whole}})
+    app = load_app("adsim", {"publish": {"deltas": not whole}, "kafka": {"client": client}})
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         rows = _prepare(app, folder, _SPAN[quick])
@@ -69,12 +72,14 @@ def run(quick: bool, *, whole: bool = False) -> dict[str, Any]:  # noqa: FBT001 
         stack.callback(server.kill)
         valkey = stack.enter_context(EmbeddedValkey(folder / "valkey"))
         urls = {who: make_run_topics(server.brokers, who, app.config.kafka) for who in ("scorer", "echo")}
-        store = RedisWeights(valkey.url, app.name)
-        stack.callback(store.close)
-        swapper = Swapper(app, store, rows)
-        swapper.publish()
-        scorer = stack.enter_context(_scorer(valkey.url, urls["scorer"], folder))
-        stack.enter_context(_echo(urls["echo"]))
+        store, beside = (RedisWeights(valkey.url, name) for name in (app.name, f"{app.name}-unfollowed"))
+        swapper, unfollowed = (
+            Swapper(app, stack.enter_context(contextlib.closing(each)), rows) for each in (store, beside)
+        )
+        for each in (swapper, unfollowed):
+            each.publish()
+        scorer = stack.enter_context(_scorer(valkey.url, urls["scorer"], folder, client))
+        stack.enter_context(_echo(urls["echo"], app))
         ask = stack.enter_context(_generator(urls, folder))
         for who in urls:
             ask(who, "warm", _WARM)
@@ -82,12 +87,19 @@ def run(quick: bool, *, whole: bool = False) -> dict[str, Any]:  # noqa: FBT001 
         for number in range(_SPANS[quick]):
             with swapper:
                 parts["scorer"].append(ask("scorer", str(number), _SPAN[quick]))
-            parts["echo"].append(ask("echo", str(number), _SPAN[quick]))
+            with unfollowed:
+                parts["echo"].append(ask("echo", str(number), _SPAN[quick]))
             scorer.alive()
         _, served = scorer.stop()
         full = sum(manifest.kind == "full" for manifest in store.versions())
     figures = _figures(parts["scorer"], parts["echo"], served or {})
-    told = {"published": swapper.published, "published_full": full, "touched_rows": int(np.median(swapper.touched))}
+    told = {
+        "client": client,
+        "published": swapper.published,
+        "published_beside_echo": unfollowed.published,
+        "published_full": full,
+        "touched_rows": int(np.median(swapper.touched)),
+    }
     return {"kafka": figures | told | {"rows": app.layout.light_rows}}
 
 
@@ -173,6 +185,7 @@ def _figures(scorer: list[Span], peer: list[Span], served: dict[str, Any]) -> di
         "per_s": PER_S,
         "candidates": CANDIDATES,
         "tmax_ms": TMAX_MS,
+        "linger_ms": LINGER_MS,
         "sent_behind_p99_ms": round(float(np.percentile(np.concatenate([s.behind_ms for s in scorer]), 99)), 2),
     }
 
@@ -190,19 +203,19 @@ def _prepare(app: App, folder: Path, count: int) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _scorer(weights: str, urls: dict[str, str], folder: Path) -> Iterator[Child]:
+def _scorer(weights: str, urls: dict[str, str], folder: Path, client: str) -> Iterator[Child]:
     port = free_port()
     words: list[str | Path] = ["serve", "--requests", urls["requests"], "--responses", urls["responses"]]
     words += ["--weights", weights, "--catalogue", folder / "catalogue.parquet", "--group", "bench-scorer"]
-    words += ["--refresh-s", "0.2", "--metrics-port", str(port), "--json"]
+    words += ["--refresh-s", "0.2", "--metrics-port", str(port), "--json", "--set", f"kafka.client={client}"]
     with Child(words, folder / "serve.log", port) as child:
         child.wait_ready(_READY_S)
         yield child
 
 
 @contextlib.contextmanager
-def _echo(urls: dict[str, str]) -> Iterator[None]:
-    given = (urls["requests"], urls["responses"], "bench-echo")
+def _echo(urls: dict[str, str], app: App) -> Iterator[None]:
+    given = (urls["requests"], urls["responses"], "bench-echo", app.config.kafka)
     process = multiprocessing.get_context("spawn").Process(target=echo, args=given, daemon=True)
     process.start()
     try:
@@ -242,8 +255,7 @@ def _generate(told: Connection, urls: dict[str, dict[str, str]], folder: Path) -
     replay = Replay(app, np.load(folder / _ROWS))
     with contextlib.ExitStack() as stack, settled_heap(), contextlib.suppress(EOFError):
         clients = {
-            who: stack.enter_context(AdClient(each["requests"], each["responses"], app.config.kafka))
-            for who, each in urls.items()
+            who: stack.enter_context(RdKafkaClient(each["requests"], each["responses"])) for who, each in urls.items()
         }
         while True:
             who, name, count = told.recv()

@@ -6,16 +6,28 @@ lengthens the latency of all that were due meanwhile (no coordinated omission; T
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
 from contracts.stores import Record
-from nodes.ad_client import AdClient
 from nodes.clock import now_ms
 
 _LEAD_S = 0.2  # from the call to the first request
+
+
+class Asks(Protocol):
+    """A client that sends requests in one thread and takes answers in another, as `nodes.ad_client.AdClient` does."""
+
+    def send(self, requests: Sequence[bytes], *, ids: Sequence[bytes], at_ms: int, safe: bool) -> Any:
+        """Send requests under correlation ids; not safe: without waiting until brokers have them."""
+        ...
+
+    def answers(self, max_wait_s: float) -> Iterable[tuple[bytes | None, Record]]:
+        """Correlation id and answer of whatever comes next; none after `max_wait_s`."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +40,7 @@ class Loaded:
     answers: list[tuple[Record, int]]  #: first answer, and when its request left, epoch milliseconds
 
 
-def load(client: AdClient, lines: Sequence[bytes], per_s: float, *, name: str, patience_s: float = 10.0) -> Loaded:
+def load(client: Asks, lines: Sequence[bytes], per_s: float, *, name: str, patience_s: float = 10.0) -> Loaded:
     """Ask all `lines`, one every 1 / per_s seconds.
 
     Args:
@@ -74,7 +86,7 @@ def load(client: AdClient, lines: Sequence[bytes], per_s: float, *, name: str, p
 
 
 def _receive(
-    client: AdClient,
+    client: Asks,
     place: dict[bytes, int],
     came_s: np.ndarray,
     first: dict[int, Record],

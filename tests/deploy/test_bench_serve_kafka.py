@@ -175,7 +175,7 @@ class Slow:
 
 
 def test_a_stall_counts_for_all_that_were_due_meanwhile() -> None:
-    found = load(Slow(0.2), [b"q"] * 10, 100, name="x", patience_s=0.3)  # type: ignore[arg-type]
+    found = load(Slow(0.2), [b"q"] * 10, 100, name="x", patience_s=0.3)
     assert (found.unanswered, found.latency_ms.size, len(found.answers)) == (1, 9, 9)
     assert (found.latency_ms > 100).all(), "closed-loop load would have seen one slow answer"
     assert np.all(np.diff(found.latency_ms) < 0), "each was due 10 ms later than the one before"
