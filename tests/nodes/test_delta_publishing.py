@@ -209,6 +209,27 @@ def test_the_same_again_changes_nothing(app: App, store: RedisWeights) -> None:
     assert len(store.releases()) == 2
 
 
+def test_a_store_that_forgot_its_last_versions_gets_new_ones_and_readers_follow(
+    app: App, store: RedisWeights, raw: redis.Redis
+) -> None:
+    """As one that is killed does, where it answers before it writes: pointer, fence and numbers are those of before."""
+    learning, buffers = Learning(app, store), WeightBuffers(store)
+    learning.publish()
+    buffers.advance(learning.publish().version)
+    known = {key: raw.dump(key) for key in raw.scan_iter(f"ctr:{store.model}:*")}
+    for _ in range(3):  # a full version among them
+        buffers.advance(learning.publish().version)
+    for forgotten in raw.scan_iter(f"ctr:{store.model}:*"):
+        raw.delete(forgotten)
+    for key, value in known.items():
+        raw.restore(key, 0, value)
+    buffers.advance(store.current_version())
+    made = learning.publish()
+    assert (made.version, made.base_version) == (6, 2), "no number is given twice"
+    served = buffers.advance(made.version)
+    assert bits(served.arrays) == bits(store.fetch().arrays) == as_served(learning.arrays)
+
+
 def ttls(raw: redis.Redis, store: RedisWeights, versions: range) -> list[bool]:
     """Whether all keys of each version stay (True) or all expire (False)."""
     left = [{raw.ttl(key) == -1 for key in raw.scan_iter(f"ctr:{store.model}:v:{version}:*")} for version in versions]
