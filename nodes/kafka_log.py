@@ -40,7 +40,7 @@ from nodes.kafka_standing import Standing, standing_of
 from nodes.kafka_url import KafkaUrl
 
 _log = logging.getLogger(__name__)
-_JOIN_MS = 500  # a poll of a member without partitions: nothing can come before it has joined
+_JOIN_S = 0.5  # a poll of a member without partitions waits so long for its join to end: nothing can come before
 _LOST_S = 8.0  # a member that has not joined for that long begins anew
 
 
@@ -103,10 +103,9 @@ class KafkaLog:
         )
         self._commits = GroupCommits(self._consumer, requests, self.counts, self._join)
         self._answered_s = float("-inf")  # when brokers took an answer last
+        self._joined: tuple[float, Standing] | None = None  # when this member got partitions, and its standing then
         self._stable_s = time.monotonic()  # when this member was last in its group, or last joined again
         self._subscribe()
-        with speaking(str(self.requests)):  # who joins without knowing the partitions has to join twice
-            self._consumer.partitions_for_topic(self.requests.topic)
 
     def poll(self, max_wait_ms: int, max_records: int) -> Sequence[Record]:
         """The next records of the partitions that this member has, none after `max_wait_ms` without any.
@@ -117,10 +116,11 @@ class KafkaLog:
         """
         with self._speaking(self.requests):
             try:
-                remember_join(self._consumer)
-                has_part = bool(self._consumer.assignment())
-                wait_ms = max_wait_ms if has_part else max(max_wait_ms, _JOIN_MS)
-                found = self._consumer.poll(timeout_ms=wait_ms, max_records=max_records)
+                if self._consumer.assignment():
+                    remember_join(self._consumer)
+                else:
+                    self._join_first(max(max_wait_ms / 1000, _JOIN_S))
+                found = self._consumer.poll(timeout_ms=max_wait_ms, max_records=max_records)
                 if not found:
                     self._join_again_where_lost()
             except errors.CorruptRecordError as error:
@@ -162,11 +162,17 @@ class KafkaLog:
         """How many partitions this member has, and how far behind it is.
 
         Asks the brokers, unless they took an answer within the last second: then they are there, and fetches tell ends.
+        Who got its partitions within the last second tells what it asked then.
 
         Raises:
             UnreachableError: they do not answer within `max_wait_s`.
             StoreError: they refuse.
         """
+        if self._joined is not None:
+            since_s, then = self._joined
+            if time.monotonic() - since_s < NEWS_S and len(self._consumer.assignment()) == then.partitions:
+                return then
+            self._joined = None
         self._away = True
         ask = time.monotonic() - self._answered_s > NEWS_S
         with self._speaking(self.requests):
@@ -199,8 +205,16 @@ class KafkaLog:
     def _subscribe(self) -> None:
         self._consumer.subscribe([self.requests.topic], listener=ForgetRevoked(self._commits.done, self.counts))
 
+    def _join_first(self, most_s: float) -> None:
+        """Join, and see how far behind this member is before a fetch waits at the broker and all else behind that."""
+        self._consumer.partitions_for_topic(self.requests.topic)  # who joins without knowing them has to join twice
+        self._join(most_s)
+        if self._consumer.assignment():
+            found = standing_of(self._consumer, self.requests.topic, ask=True, max_wait_ms=round(most_s * 1000))
+            self._joined = time.monotonic(), found
+
     def _join(self, most_s: float) -> None:
-        """As a poll does where the group moves, but without taking records."""
+        """As a poll does where the group moves, but without taking records, and no longer than until it has joined."""
         try:
             remember_join(self._consumer)
             self._consumer._coordinator.poll(timeout_ms=round(most_s * 1000))  # noqa: SLF001  # nothing public does

@@ -195,6 +195,20 @@ def test_a_join_that_ends_between_two_polls_is_not_begun_anew(topics):
     assert (coordinator.state, coordinator._generation.generation_id) == (MemberState.STABLE, generation)
 
 
+@pytest.mark.parametrize("topics", ["kafka-python"], indirect=True)
+def test_who_has_just_joined_says_how_far_it_is_without_waiting_behind_a_fetch(topics, monkeypatch):
+    topics.ask(b"a", b"b", b"c")
+    log, until = topics.log(), time.monotonic() + 20
+    while not log.poll(100, 1):
+        assert time.monotonic() < until
+    with monkeypatch.context() as patched:
+        patched.setattr(log._consumer, "end_offsets", lambda *_, **__: pytest.fail("asked behind the fetch"))
+        patched.setattr(kafka_log, "NEWS_S", 60.0)
+        assert log.standing() == (2, 3)
+    log._consumer.unsubscribe()
+    assert log.standing().partitions == 0, "what it had is gone"
+
+
 class NotUtf8(str):
     """A header's name as another client may write it."""
 
