@@ -18,6 +18,7 @@ from kafka.net.inet import KafkaNetSocket
 from contracts.errors import StoreError
 from contracts.sections import Kafka
 from nodes.kafka_errors import as_sentence, missing_topic, speaking, why_unreachable
+from nodes.kafka_outage import ask_for_new_ids
 
 _RECONNECT_MAX_MS = 1_000  # a broker that is back is found within a second
 _METADATA_MAX_AGE_MS = 60_000
@@ -111,7 +112,9 @@ def producer(brokers: Sequence[str], kafka: Kafka, **over: Any) -> KafkaProducer
         "allow_auto_create_topics": False,
         "metrics_enabled": False,
     }
-    return _connected(KafkaProducer, brokers, kafka, settings | over)
+    made = _connected(KafkaProducer, brokers, kafka, settings | over)
+    ask_for_new_ids(made)
+    return made
 
 
 def close_producer(writer: KafkaProducer, patience_s: float) -> None:

@@ -34,6 +34,7 @@ from nodes.kafka_group import (
     found_topics,
     leave_group,
 )
+from nodes.kafka_outage import forget_waiting
 from nodes.kafka_rebalance import ForgetRevoked, remember_join
 from nodes.kafka_record import record_of
 from nodes.kafka_standing import Standing, standing_of
@@ -154,8 +155,12 @@ class KafkaLog:
                 )
                 for record in records
             ]
-            for each in sent:
-                each.get(self._delivery_s)
+            try:
+                for each in sent:
+                    each.get(self._delivery_s)
+            except errors.KafkaTimeoutError as error:
+                forget_waiting(self._producer, error)
+                raise
         self._away, self._answered_s = False, time.monotonic()
 
     def standing(self, max_wait_s: float = 0.5) -> Standing:

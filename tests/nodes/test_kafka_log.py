@@ -1,59 +1,17 @@
 """Requests from a group, answers acknowledged, and nothing lost: by a rebalance, a crash or a broker that is away."""
 
-import contextlib
-import os
-import signal
 import time
 
 import pytest
 from confluent_kafka import Producer
-from kafka import TopicPartition
 from kafka.structs import MemberState
 
-from contracts.errors import ContractError, FencedError, StoreError, UnreachableError
-from contracts.sections import Kafka
+from contracts.errors import ContractError, FencedError, StoreError
 from contracts.stores import Record
 from nodes import kafka_log
-from nodes.kafka_client import consumer, producer
+from nodes.kafka_client import producer
 from nodes.kafka_log import KafkaLog
-from nodes.kafka_logs import open_kafka_log
-from nodes.rdkafka_log import RdKafkaLog
-
-SETTINGS = Kafka(request_timeout_s=10)
-KINDS = {"kafka-python": KafkaLog, "librdkafka": RdKafkaLog}
-
-
-class Topics:
-    """Two topics and a group of a test's own, and what it opened."""
-
-    def __init__(self, broker, partitions: int, client: str = "kafka-python") -> None:
-        self.settings = SETTINGS.model_copy(update={"client": client})
-        self.broker, self.group = broker, broker.name("group")
-        self.requests = broker.create(partitions=partitions)
-        self.responses = broker.create(partitions=2)
-        self.logs: list[KafkaLog] = []
-
-    def log(self, **over) -> KafkaLog:
-        urls = self.broker.url(self.requests), self.broker.url(self.responses)
-        self.logs.append(open_kafka_log(*urls, self.group, self.settings, **over))
-        return self.logs[-1]
-
-    def ask(self, *values: bytes) -> None:
-        writer = producer(self.broker.brokers, SETTINGS)
-        for value in values:
-            writer.send(self.requests, value, key=value, headers=[("kafka_correlationId", value)])
-        writer.close()
-
-    def read(self, topic: str) -> list:
-        reader = consumer(self.broker.brokers, SETTINGS, auto_offset_reset="earliest")
-        parts = [TopicPartition(topic, number) for number in range(2)]
-        reader.assign(parts)
-        reader.seek_to_beginning()
-        ends, found = reader.end_offsets(parts), []
-        while any(reader.position(part) < ends[part] for part in parts):
-            found += [each for records in reader.poll(timeout_ms=100).values() for each in records]
-        reader.close()
-        return found
+from tests.nodes.scorer_topics import KINDS, SETTINGS, Topics, poll_until
 
 
 @pytest.fixture(params=KINDS)
@@ -62,13 +20,6 @@ def topics(kafka, request):
     yield made
     for log in made.logs:
         log.close()
-
-
-def poll_until(log: KafkaLog, count: int, timeout_s: float = 20) -> list[Record]:
-    found, until = [], time.monotonic() + timeout_s
-    while len(found) < count and time.monotonic() < until:
-        found += log.poll(50, 100)
-    return found
 
 
 def test_a_record_comes_with_all_it_has_and_its_answer_is_written(topics):
@@ -299,75 +250,3 @@ def test_missing_topics_and_two_clusters_are_refused_at_the_start(topics, kafka)
         topics.log(reply_topics=[kafka.name()])
     with pytest.raises(ContractError, match="answers go to the brokers"):
         KafkaLog(url(topics.requests), "kafka://other:1/t", "g", SETTINGS)
-
-
-@pytest.mark.parametrize("client", KINDS)
-def test_an_outage_while_an_answer_is_written_leaves_a_member_its_name(own_kafka, client):
-    broker = own_kafka()
-    topics = Topics(broker, partitions=1, client=client)
-    topics.ask(b"a")
-    with topics.log(member="scorer-0", answer_s=1.0) as log:
-        answers = poll_until(log, 1)
-        broker.kill()
-        began = time.monotonic()
-        with pytest.raises(UnreachableError):
-            log.append(answers)
-        while time.monotonic() - began < 8:  # longer than a member may be silent
-            with contextlib.suppress(UnreachableError):
-                log.append(answers)
-        broker.start()
-        until = time.monotonic() + 30
-        while not topics.read(topics.responses) and time.monotonic() < until:
-            with contextlib.suppress(UnreachableError):
-                log.append(answers)
-        topics.ask(b"b")
-        while b"b" not in {each.value for each in log.poll(100, 10)}:
-            assert time.monotonic() < until
-        log.commit()
-    topics.ask(b"c")
-    with topics.log(member="scorer-0") as again:
-        assert [each.value for each in poll_until(again, 1)] == [b"c"]
-
-
-@pytest.mark.parametrize("client", KINDS)
-def test_a_member_ends_within_seconds_while_its_broker_hangs_over_a_commit(own_kafka, client):
-    broker = own_kafka()
-    topics = Topics(broker, partitions=1, client=client)
-    topics.ask(b"a")
-    log = topics.log(member="scorer-0", answer_s=1.0)
-    poll_until(log, 1)
-    os.kill(broker.server.pid, signal.SIGSTOP)
-    try:
-        log.commit(wait=False)
-        began = time.monotonic()
-        log.commit()
-        log.close()
-        assert time.monotonic() - began < 15
-    finally:
-        os.kill(broker.server.pid, signal.SIGCONT)
-
-
-@pytest.mark.slow
-def test_a_broker_that_is_killed_and_comes_back_loses_nothing(own_kafka):
-    broker = own_kafka()
-    topics = Topics(broker, partitions=2)
-    log = topics.log(member="scorer-0")
-    topics.ask(b"a")
-    log.append([record._replace(value=b"to " + record.value) for record in poll_until(log, 1)])
-    broker.kill()
-    assert log.poll(200, 10) == []
-    began = time.monotonic()
-    log.commit()  # cannot be said now, and is said later
-    assert time.monotonic() - began < 8
-    broker.start()
-    topics.ask(b"b")
-    seen = poll_until(log, 1, timeout_s=30)
-    assert b"b" in {record.value for record in seen}
-    log.append([record._replace(value=b"to " + record.value) for record in seen])
-    log.commit()
-    log.close()
-    assert {each.value for each in topics.read(topics.responses)} == {b"to a", b"to b"}
-    topics.ask(b"c")
-    again = topics.log(member="scorer-0")
-    assert [each.value for each in poll_until(again, 1)] == [b"c"]
-    again.close()
