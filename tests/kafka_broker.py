@@ -10,8 +10,10 @@ from uuid import uuid4
 import pytest
 from kafka import KafkaAdminClient, TopicPartition
 
+from contracts.sections import Kafka
 from deploy.local.kafka_jars import jars_cache
 from deploy.local.kafka_server import KafkaServer
+from nodes.kafka_client import consumer
 
 _HEAP_MB = 384
 #: Kills the last process that it was told of when our end of its stdin closes, which the system does however we end.
@@ -55,6 +57,18 @@ class KafkaBroker:
         with _closing(self.brokers) as admin:
             admin.create_topics(plan, wait_for_metadata=True)
         return topic
+
+    def read(self, topic: str) -> list[Any]:
+        """All that stands in a topic now, with partition, offset and timestamp."""
+        reader = consumer(self.brokers, Kafka(request_timeout_s=10), auto_offset_reset="earliest")
+        parts = [TopicPartition(topic, number) for number in reader.partitions_for_topic(topic)]
+        reader.assign(parts)
+        reader.seek_to_beginning()
+        ends, found = reader.end_offsets(parts), list[Any]()
+        while any(reader.position(part) < ends[part] for part in parts):
+            found += [each for records in reader.poll(timeout_ms=100).values() for each in records]
+        reader.close()
+        return found
 
     def delete(self, topic: str) -> None:
         """Remove a topic and what it holds."""

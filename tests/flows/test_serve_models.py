@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from contracts.app import App, load_app
 from contracts.errors import ContractError, StoreError
-from contracts.stores import Record
 from nodes.catalogue import Catalogue
 from nodes.fake_traffic import light_arrays
 from nodes.fakes import ManualClock, MemoryLog, MemoryWeights
@@ -196,20 +195,10 @@ def test_what_a_full_queue_or_a_sink_out_of_order_drops_is_counted(adsim: App) -
 
 
 def test_snapshots_on_a_topic_are_arrow_messages(adsim: App, kafka: Any) -> None:
-    from kafka import TopicPartition
-
-    from nodes.kafka_client import consumer
-
     topic = kafka.create()
     frame = pl.DataFrame({"pctr": [n / 5000 for n in range(5000)]})
     with open_snapshots(kafka.url(topic), adsim.config.kafka) as sink:
         sink(frame)
-    reader = consumer((kafka.brokers,), adsim.config.kafka)
-    part = TopicPartition(topic, 0)
-    reader.assign([part])
-    reader.seek_to_beginning()
-    read: list[Record] = []
-    while len(read) < 2:
-        read += reader.poll(timeout_ms=200).get(part, [])
-    reader.close()
+    read = kafka.read(topic)
+    assert len(read) >= 2
     assert pl.concat(pl.read_ipc_stream(each.value) for each in read).equals(frame)

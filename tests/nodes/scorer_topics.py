@@ -2,12 +2,10 @@
 
 import time
 
-from kafka import TopicPartition
-
 from contracts.errors import UnreachableError
 from contracts.sections import Kafka
 from contracts.stores import Record
-from nodes.kafka_client import consumer, producer
+from nodes.kafka_client import producer
 from nodes.kafka_log import KafkaLog
 from nodes.kafka_logs import open_kafka_log
 from nodes.rdkafka_log import RdKafkaLog
@@ -36,17 +34,6 @@ class Topics:
         for value in values:
             writer.send(self.requests, value, key=value, headers=[("kafka_correlationId", value)])
         writer.close()
-
-    def read(self, topic: str) -> list:
-        reader = consumer(self.broker.brokers, SETTINGS, auto_offset_reset="earliest")
-        parts = [TopicPartition(topic, number) for number in range(2)]
-        reader.assign(parts)
-        reader.seek_to_beginning()
-        ends, found = reader.end_offsets(parts), []
-        while any(reader.position(part) < ends[part] for part in parts):
-            found += [each for records in reader.poll(timeout_ms=100).values() for each in records]
-        reader.close()
-        return found
 
 
 def poll_until(log: KafkaLog, count: int, timeout_s: float = 20) -> list[Record]:

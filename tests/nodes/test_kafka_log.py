@@ -30,7 +30,7 @@ def test_a_record_comes_with_all_it_has_and_its_answer_is_written(topics):
     assert record.timestamp_ms > 1_700_000_000_000
     log.append([Record(record.key, b"answer", record.headers)])
     log.commit()
-    (answer,) = topics.read(topics.responses)
+    (answer,) = topics.broker.read(topics.responses)
     assert (answer.key, answer.value, answer.headers) == (b"a", b"answer", [("kafka_correlationId", b"a")])
 
 
@@ -40,9 +40,9 @@ def test_an_answer_goes_to_the_topic_that_is_asked_for_only_where_it_is_allowed(
     to = [own, foreign, topics.responses, "\udcff"]
     asked = [name.encode(errors="surrogateescape") for name in to]
     log.append([Record(None, name, (("kafka_replyTopic", name),)) for name in asked])
-    assert [each.value for each in topics.read(own)] == [own.encode()]
-    assert topics.read(foreign) == []
-    assert len(topics.read(topics.responses)) == 3
+    assert [each.value for each in topics.broker.read(own)] == [own.encode()]
+    assert topics.broker.read(foreign) == []
+    assert len(topics.broker.read(topics.responses)) == 3
     assert log.counts["replies_refused"] == 2
 
 
@@ -230,7 +230,7 @@ def test_answers_of_one_key_stand_in_one_partition_whatever_the_client(topics):
     for key in keys:
         writer.send(topics.responses, key, key=key)
     writer.close()
-    assert len({(each.key, each.partition) for each in topics.read(topics.responses)}) == 30
+    assert len({(each.key, each.partition) for each in topics.broker.read(topics.responses)}) == 30
 
 
 def test_an_answer_beyond_the_message_size_is_refused_in_one_sentence(topics):

@@ -29,7 +29,7 @@ def test_an_outage_while_an_answer_is_written_leaves_a_member_its_name(own_kafka
                 log.append(answers)
         broker.start()
         until = time.monotonic() + 30
-        while not topics.read(topics.responses) and time.monotonic() < until:
+        while not topics.broker.read(topics.responses) and time.monotonic() < until:
             with contextlib.suppress(UnreachableError):
                 log.append(answers)
         topics.ask(b"b")
@@ -56,7 +56,7 @@ def test_an_answer_on_its_way_when_the_broker_dies_keeps_none_back_and_none_goes
         dies.join()
         broker.start()
         append_until_safe(log, b"after")
-        assert {each.value for each in topics.read(topics.responses)} == {b"before", b"after"}
+        assert {each.value for each in topics.broker.read(topics.responses)} == {b"before", b"after"}
 
 
 @pytest.mark.parametrize("client", KINDS)
@@ -96,7 +96,7 @@ def test_a_broker_that_is_killed_and_comes_back_loses_nothing(own_kafka):
     log.append([record._replace(value=b"to " + record.value) for record in seen])
     log.commit()
     log.close()
-    assert {each.value for each in topics.read(topics.responses)} == {b"to a", b"to b"}
+    assert {each.value for each in topics.broker.read(topics.responses)} == {b"to a", b"to b"}
     topics.ask(b"c")
     again = topics.log(member="scorer-0")
     assert [each.value for each in poll_until(again, 1)] == [b"c"]

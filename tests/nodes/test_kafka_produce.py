@@ -8,14 +8,12 @@ import apache_beam as beam
 import polars as pl
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
-from kafka import TopicPartition
 
 from contracts.errors import ContractError, StoreError
 from contracts.sections import Kafka
 from contracts.stores import Record
 from nodes.clock import now_ms
 from nodes.fakes import ManualClock
-from nodes.kafka_client import consumer
 from nodes.kafka_partition import partitions_for
 from nodes.kafka_produce import EventTopics, replay
 from nodes.kafka_sink import RecordWriter, WriteRecords, close_producers
@@ -34,18 +32,6 @@ def event(at_ms: int, name: str) -> bytes:
     return json.dumps({"impression_id": name, "event_time_ms": at_ms}).encode()
 
 
-def read(kafka, topic: str, partitions: int) -> list:
-    reader = consumer(kafka.brokers, SETTINGS)
-    parts = [TopicPartition(topic, number) for number in range(partitions)]
-    reader.assign(parts)
-    reader.seek_to_beginning()
-    ends, found = reader.end_offsets(parts), []
-    while any(reader.position(part) < ends[part] for part in parts):
-        found += [each for records in reader.poll(timeout_ms=100).values() for each in records]
-    reader.close()
-    return found
-
-
 def test_every_line_arrives_as_it_is_under_its_key(kafka):
     shown, clicked = kafka.create(partitions=4), kafka.create(partitions=4)
     now = now_ms()
@@ -56,7 +42,7 @@ def test_every_line_arrives_as_it_is_under_its_key(kafka):
         assert topics.sent == {shown: 503, clicked: 500}
     at = {}
     for topic, expected in ((shown, [*lines, *bad]), (clicked, lines)):
-        found = read(kafka, topic, 4)
+        found = kafka.read(topic)
         assert sorted(each.value for each in found) == sorted(expected)
         for each in found:
             if each.key is not None:
@@ -72,7 +58,7 @@ def test_what_a_topic_would_refuse_or_delete_for_its_time_is_stamped_with_the_ti
         with EventTopics([kafka.brokers], [name], SETTINGS, now_ms) as topics:
             topics.send(frame(lines))
             topics.flush()
-        stamps = {each.timestamp for each in read(kafka, name, 1)}
+        stamps = {each.timestamp for each in kafka.read(name)}
         assert [stamp for stamp in stamps if abs(stamp - now_ms()) > 60_000] == kept
 
 
@@ -81,7 +67,7 @@ def test_headers_are_cloudevents(kafka):
     with EventTopics([kafka.brokers], [topic], SETTINGS, now_ms, headers=True) as topics:
         topics.send(frame([event(1_700_000_000_123, "i"), b"x"]))
         topics.flush()
-    first, second = read(kafka, topic, 1)
+    first, second = kafka.read(topic)
     assert first.headers == [
         ("ce_id", b"i"), ("ce_type", topic.encode()), ("ce_time", b"2023-11-14T22:13:20.123Z")
     ]  # fmt: skip
@@ -107,7 +93,7 @@ def test_events_leave_when_they_are_due_and_can_be_moved_to_now(kafka):
         )  # fmt: skip
     assert done == 11
     assert all(sent == at // 50 + 1 for at, sent in seen)
-    times = [json.loads(each.value)["event_time_ms"] for each in read(kafka, topic, 1)]
+    times = [json.loads(each.value)["event_time_ms"] for each in kafka.read(topic)]
     assert times == [5_000_000 + 100 * number for number in range(11)]
 
 
@@ -139,7 +125,7 @@ def test_the_sink_keeps_the_house_rules_and_writes_every_record(kafka):
     with beam.Pipeline(options=PipelineOptions(["--runner", "FnApiRunner"])) as pipeline:
         counts = pipeline | beam.Create(records) | WriteRecords(kafka.url(topic), SETTINGS)
         beam.testing.util.assert_that(counts | beam.CombineGlobally(sum), beam.testing.util.equal_to([20]))
-    found = read(kafka, topic, 2)
+    found = kafka.read(topic)
     assert sorted((each.key, each.value) for each in found) == sorted((each.key, each.value) for each in records)
     assert {tuple(each.headers[0]) for each in found} == {("a", b"1")}
     with pytest.raises(StoreError, match="no such topic"):
